@@ -1,0 +1,37 @@
+# What the library, the tests and the tools link. The library itself needs four: oneTBB, Highway,
+# HighwayHash and (headers only) xxHash. mimalloc is never linked, because its shared library exports
+# malloc and operator new: only its header and the name to load at run time are found here.
+find_package(Threads REQUIRED)
+find_package(TBB REQUIRED)
+find_package(hwy REQUIRED)
+include(FindHighwayHash)
+
+find_path(QUIRE_XXHASH_INCLUDE xxhash.h REQUIRED)
+if(NOT TARGET quire_xxhash)
+  add_library(quire_xxhash INTERFACE)
+  target_include_directories(quire_xxhash SYSTEM INTERFACE "${QUIRE_XXHASH_INCLUDE}")
+  target_compile_definitions(quire_xxhash INTERFACE XXH_INLINE_ALL)
+endif()
+
+find_path(QUIRE_MIMALLOC_INCLUDE mimalloc.h HINTS /usr/include PATH_SUFFIXES mimalloc mimalloc-2.0 mimalloc-2.1)
+find_library(QUIRE_MIMALLOC_LIBRARY mimalloc)
+if(QUIRE_MIMALLOC_LIBRARY AND CMAKE_READELF)
+  execute_process(COMMAND "${CMAKE_READELF}" -dW "${QUIRE_MIMALLOC_LIBRARY}" OUTPUT_VARIABLE _dynamic)
+  if(_dynamic MATCHES "SONAME[^[]*\\[([^]]+)\\]")
+    set(QUIRE_MIMALLOC_SONAME "${CMAKE_MATCH_1}")
+  endif()
+endif()
+if(NOT QUIRE_MIMALLOC_SONAME)
+  set(QUIRE_MIMALLOC_SONAME "libmimalloc.so.2")
+endif()
+
+if(QUIRE_BUILD_TOOLS)
+  find_package(CLI11 REQUIRED)
+  find_package(fmt REQUIRED)
+  find_package(nlohmann_json REQUIRED)
+endif()
+if(QUIRE_BUILD_TESTS)
+  find_package(Boost REQUIRED COMPONENTS unit_test_framework)
+  find_package(rapidcheck REQUIRED)
+  find_package(nlohmann_json REQUIRED)
+endif()
