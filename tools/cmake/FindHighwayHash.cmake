@@ -8,11 +8,11 @@ if(NOT QUIRE_HIGHWAYHASH_SHARED)
 endif()
 find_library(HIGHWAYHASH_LIBRARY NAMES highwayhash)
 include(FindPackageHandleStandardArgs)
-find_package_handle_standard_args(HighwayHash REQUIRED_VARS HIGHWAYHASH_LIBRARY HIGHWAYHASH_INCLUDE_DIR NAME_MISMATCHED)
-if(NOT HighwayHash_FOUND)
-  message(FATAL_ERROR "HighwayHash was not found (Debian and Ubuntu: libhighwayhash-dev)")
-endif()
-if(NOT TARGET HighwayHash::highwayhash)
+find_package_handle_standard_args(
+  HighwayHash REQUIRED_VARS HIGHWAYHASH_LIBRARY HIGHWAYHASH_INCLUDE_DIR
+  REASON_FAILURE_MESSAGE "its package is libhighwayhash-dev on Debian and Ubuntu")
+mark_as_advanced(HIGHWAYHASH_LIBRARY HIGHWAYHASH_INCLUDE_DIR)
+if(HighwayHash_FOUND AND NOT TARGET HighwayHash::highwayhash)
   add_library(HighwayHash::highwayhash UNKNOWN IMPORTED)
   set_target_properties(
     HighwayHash::highwayhash PROPERTIES IMPORTED_LOCATION "${HIGHWAYHASH_LIBRARY}"

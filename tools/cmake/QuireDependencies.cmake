@@ -4,7 +4,7 @@
 find_package(Threads REQUIRED)
 find_package(TBB REQUIRED)
 find_package(hwy REQUIRED)
-include(FindHighwayHash)
+find_package(HighwayHash REQUIRED)
 
 find_path(QUIRE_XXHASH_INCLUDE xxhash.h REQUIRED)
 if(NOT TARGET quire_xxhash)

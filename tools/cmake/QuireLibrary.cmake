@@ -58,6 +58,11 @@ if(PROJECT_VERSION_MAJOR EQUAL 0)
   set(QUIRE_SOVERSION "${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}")
 endif()
 
+set(QUIRE_CONFIG_CUDA "")
+if(QUIRE_HAVE_CUDA)
+  set(QUIRE_CONFIG_CUDA " CUDAToolkit")
+endif()
+
 add_library(quire SHARED $<TARGET_OBJECTS:quire_objects>)
 add_library(quire::quire ALIAS quire)
 target_link_libraries(quire PRIVATE quire_flags ${QUIRE_LINK_LIBRARIES})
@@ -70,6 +75,9 @@ set_target_properties(quire PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${QU
 
 add_library(quire_static STATIC $<TARGET_OBJECTS:quire_objects>)
 add_library(quire::static ALIAS quire_static)
-target_link_libraries(quire_static INTERFACE "$<BUILD_INTERFACE:${QUIRE_LINK_LIBRARIES}>")
+# xxHash is headers only: whoever links the archive needs nothing of it.
+set(_static_libraries ${QUIRE_LINK_LIBRARIES})
+list(REMOVE_ITEM _static_libraries quire_xxhash)
+target_link_libraries(quire_static INTERFACE ${_static_libraries})
 target_include_directories(quire_static INTERFACE ${_public})
 set_target_properties(quire_static PROPERTIES OUTPUT_NAME quire EXPORT_NAME static LINKER_LANGUAGE CXX)

@@ -15,6 +15,9 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
 endif()
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+# Executables of the build folder look for shared libraries in ../lib first. There tools/bundle puts
+# all that they need; RPATH rather than RUNPATH, as only that serves the libraries' own needs too.
+set(CMAKE_BUILD_RPATH "\$ORIGIN/../lib")
 
 if(PROJECT_IS_TOP_LEVEL)
   set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
@@ -30,30 +33,45 @@ if(PROJECT_IS_TOP_LEVEL)
   endif()
 endif()
 
+# AUTO takes CUDA where it works: an nvcc that knows C++20 (12.0 on) and accepts the host compiler.
 # nvcc is often installed but not on PATH.
 set(QUIRE_HAVE_CUDA OFF)
 if(NOT QUIRE_CUDA STREQUAL "OFF")
   find_program(QUIRE_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda
                PATH_SUFFIXES bin)
+  set(_nvcc_version 0)
   if(QUIRE_NVCC)
+    execute_process(COMMAND "${QUIRE_NVCC}" --version OUTPUT_VARIABLE _nvcc_says)
+    if(_nvcc_says MATCHES "release ([0-9]+\\.[0-9]+)")
+      set(_nvcc_version "${CMAKE_MATCH_1}")
+    endif()
+  endif()
+  if(_nvcc_version VERSION_GREATER_EQUAL 12.0)
     set(CMAKE_CUDA_COMPILER "${QUIRE_NVCC}" CACHE FILEPATH "CUDA compiler")
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
       # Machine code for the two generations in use, PTX for those that follow.
       set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 90-virtual)
     endif()
-    enable_language(CUDA)
-    find_package(CUDAToolkit REQUIRED)
-    set(QUIRE_HAVE_CUDA ON)
-  elseif(QUIRE_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "QUIRE_CUDA=ON, but no nvcc was found (set CUDACXX to name it)")
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(CMAKE_CUDA_COMPILER)
+      enable_language(CUDA)
+      find_package(CUDAToolkit REQUIRED)
+      set(QUIRE_HAVE_CUDA ON)
+    endif()
+  endif()
+  if(QUIRE_CUDA STREQUAL "ON" AND NOT QUIRE_HAVE_CUDA)
+    message(FATAL_ERROR "QUIRE_CUDA=ON, but no nvcc of 12.0 or newer works here (CUDACXX may name one)")
   endif()
 endif()
+message(STATUS "Quire ${PROJECT_VERSION}: CUDA ${QUIRE_HAVE_CUDA}")
 
 # C and C++ flags only: nvcc gets its own list below.
 add_library(quire_flags INTERFACE)
 set(_c_or_cxx "$<COMPILE_LANGUAGE:C,CXX>")
 set(_cxx "$<COMPILE_LANGUAGE:CXX>")
 target_compile_features(quire_flags INTERFACE cxx_std_20 c_std_99)
+target_link_options(quire_flags INTERFACE LINKER:--disable-new-dtags)
 # Codecs promise equal bits on every backend, so no compiler may fuse a multiply with an add.
 target_compile_options(quire_flags INTERFACE "$<${_c_or_cxx}:-ffp-contract=off>"
                                              "$<${_c_or_cxx}:-fno-omit-frame-pointer>")
