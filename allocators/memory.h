@@ -1,13 +1,14 @@
 // MemorySource: where an arena's address ranges come from.
 //
-// A device's memory, plain memory and pinned memory differ in how they are obtained and in nothing else
-// that an arena cares about. The interface has the four steps that all of them have (mmap; CUDA's
-// virtual memory management): reserve addresses, back a part of them, take the backing away, give
-// the addresses up.
+// A device's memory, plain memory and pinned memory differ in how they are obtained and in nothing
+// else that an arena cares about. The interface has the four steps that all of them have (mmap;
+// CUDA's virtual memory management): reserve addresses, back a part of them, take the backing away,
+// give the addresses up.
 //
 // Contract (tests/unit/arena_test.cpp runs it against every implementation)
 //   - reserve(): the range is contiguous and aligned as asked and does not move until release().
-//   - Only committed bytes may be touched. They read as zero after a commit that follows a reserve or
+//   - Only committed bytes may be touched. They read as zero after a commit that follows a reserve
+//   or
 //     a decommit. Committing a range that is committed already is a caller's error.
 //   - commit() is all or nothing. After a failure the range is as it was.
 //   - commit(), decommit(): offset and bytes are multiples of granularity().

@@ -50,6 +50,8 @@ Status set_error(Status status, const char *format, ...) noexcept {
   return status;
 }
 
-const char *last_error() noexcept { return tls_error; }
+const char *last_error() noexcept {
+  return tls_error;
+}
 
 }  // namespace quire

@@ -1,11 +1,11 @@
 // Status: the one error type inside the library, and the text that goes with it.
 //
-// The values are those of the C enum `quire_status`, so the C boundary converts by a cast and nothing
-// is lost on the way; runtime/ asserts the equality at compile time. It lives in the lowest layer
-// that has something to report.
+// The values are those of the C enum `quire_status`, so the C boundary converts by a cast and
+// nothing is lost on the way; runtime/ asserts the equality at compile time. It lives in the lowest
+// layer that has something to report.
 //
-// Every fallible function returns a Status (or a Result) and, where more is known than the value says,
-// leaves a sentence in a thread-local buffer:
+// Every fallible function returns a Status (or a Result) and, where more is known than the value
+// says, leaves a sentence in a thread-local buffer:
 //
 //   return set_error(Status::kNomem, "frame %u of %u: mmap: %s", i, n, std::strerror(errno));
 //
@@ -22,24 +22,16 @@
 
 namespace quire {
 
-enum class [[nodiscard]] Status : int {
-  kOk = 0,
-  kInvalid,
-  kNomem,
-  kAgain,
-  kStale,
-  kBusy,
-  kDevice,
-  kIo,
-  kCorrupt,
-  kUnsupported,
-  kVersion,
+enum class [[nodiscard]] Status : int{
+    kOk = 0, kInvalid, kNomem,   kAgain,       kStale,   kBusy,
+    kDevice, kIo,      kCorrupt, kUnsupported, kVersion,
 };
 
 // "OK", "INVALID", ...; "UNKNOWN" for a value outside the enum. Static storage.
 const char *status_name(Status status) noexcept;
 
-// Leaves `format` as this thread's error text and returns `status`, so that it can be returned at once.
+// Leaves `format` as this thread's error text and returns `status`, so that it can be returned at
+// once.
 [[gnu::format(printf, 2, 3)]] Status set_error(Status status, const char *format, ...) noexcept;
 
 // The text of this thread's latest failure. Valid until this thread's next one.

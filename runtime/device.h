@@ -1,30 +1,33 @@
-// Device: the machine that kernels run on, seen from the cache: memory, streams, events, copies, kernels.
+// Device: the machine that kernels run on, seen from the cache: memory, streams, events, copies,
+// kernels.
 //
-// Everything above this interface is the same for a GPU and for the CPU, and is tested without a GPU.
-// `runtime/cpu_device.h` is the CPU's implementation, a product of its own; tests add
-// `tests/support/adversary_device.h`, which delays, reorders and fails whatever the contract lets it.
+// Everything above this interface is the same for a GPU and for the CPU, and is tested without a
+// GPU. `runtime/cpu_device.h` is the CPU's implementation, a product of its own; tests add
+// `tests/support/adversary_device.h`, which delays, reorders and fails whatever the contract lets
+// it.
 //
 // Contract, for every implementation
 //   1. A stream is an in-order queue. Nothing is promised between streams but what events say.
 //   2. record(e, s) marks the work that s has been given so far. query(e) speaks of e's latest
 //      record: kOk (all of that work is done and its writes are visible to the caller), kAgain (not
-//      yet), or an error. It may say kAgain when the work is done, never kOk before. An event that was
-//      never recorded is done.
+//      yet), or an error. It may say kAgain when the work is done, never kOk before. An event that
+//      was never recorded is done.
 //   3. stream_wait_event(s, e): what s is given later starts after the work that e's latest record
 //      at the time of this call had marked. A later record of e does not change that.
 //   4. copy, zero and launch run in the caller, before they return, when the stream is nullptr;
 //      otherwise they return at once and whatever they point to must stay valid until the stream
 //      has run them.
-//   5. A stream handle is the engine's. nullptr, the legacy (0x1) and the per-thread (0x2) handles of CUDA
-//      name no definite queue, so validate_stream() refuses them, and a handle of another device, or
-//      of a stream that is gone, where the device can tell; the CPU can always tell.
+//   5. A stream handle is the engine's. nullptr, the legacy (0x1) and the per-thread (0x2) handles
+//   of CUDA
+//      name no definite queue, so validate_stream() refuses them, and a handle of another device,
+//      or of a stream that is gone, where the device can tell; the CPU can always tell.
 //   6. A call that fails has done nothing. kDevice: the device is in trouble; kNomem: something ran
 //      out; kInvalid: the caller's mistake; kUnsupported: this device has no such thing.
 //   7. Nothing throws. Only the calls whose names say `wait` block, except for a launch or copy on
 //      nullptr (rule 4) and stream_wait_event, which makes the *stream* wait.
 //
-// Thread class: any thread, except that one event is recorded by one thread at a time (query may run
-// beside it) and destroyed after its last use.
+// Thread class: any thread, except that one event is recorded by one thread at a time (query may
+// run beside it) and destroyed after its last use.
 #pragma once
 
 #include <cstddef>
@@ -62,7 +65,8 @@ class Task {
     using Closure = std::decay_t<F>;
     static_assert(sizeof(Closure) <= kCapacity, "capture a pointer to the arguments instead");
     static_assert(alignof(Closure) <= alignof(std::max_align_t));
-    static_assert(std::is_trivially_copyable_v<Closure> && std::is_trivially_destructible_v<Closure>);
+    static_assert(std::is_trivially_copyable_v<Closure> &&
+                  std::is_trivially_destructible_v<Closure>);
     ::new (static_cast<void *>(storage_)) Closure(static_cast<F &&>(function));
     run_ = [](void *closure) { (*std::launder(static_cast<Closure *>(closure)))(); };
   }
@@ -91,7 +95,8 @@ class Device : public MemorySource {
 
   // Events.
   virtual Status create_event(Event *event) noexcept = 0;
-  virtual void destroy_event(Event event) noexcept = 0;  // 0 is allowed; a wait already queued still holds
+  virtual void destroy_event(
+      Event event) noexcept = 0;  // 0 is allowed; a wait already queued still holds
   virtual Status record(Event event, Stream stream) noexcept = 0;
   virtual Status query(Event event) noexcept = 0;  // kOk done, kAgain not yet, else an error
   virtual Status stream_wait_event(Stream stream, Event event) noexcept = 0;
