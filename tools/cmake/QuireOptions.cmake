@@ -15,6 +15,7 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
 endif()
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
 # Executables of the build folder look for shared libraries in ../lib first. There tools/bundle puts
 # all that they need; RPATH rather than RUNPATH, as only that serves the libraries' own needs too.
 set(CMAKE_BUILD_RPATH "\$ORIGIN/../lib")
