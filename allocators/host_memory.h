@@ -1,9 +1,8 @@
 // HostMemory: the MemorySource over mmap. It keeps nothing but its options.
 //
 //   reserve   PROT_NONE, MAP_NORESERVE: addresses only, no charge to the process
-//   commit    a fresh writable mapping over the range, with the options' advice; pages come at
-//   first touch decommit  a fresh PROT_NONE mapping over the range: pages and charge go at once,
-//   addresses stay
+//   commit    a fresh writable mapping over the range; pages come at first touch
+//   decommit  a fresh PROT_NONE mapping over the range: pages and charge go, addresses stay
 //
 // Advice is advice: where the kernel refuses huge pages or a NUMA node, commit still succeeds (a
 // container without the permission must not lose its cache for it); advice_refused() counts it.

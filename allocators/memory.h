@@ -5,11 +5,10 @@
 // CUDA's virtual memory management): reserve addresses, back a part of them, take the backing away,
 // give the addresses up.
 //
-// Contract (tests/unit/arena_test.cpp runs it against every implementation)
+// Contract (tests/support/memory_contract.h holds every implementation to it)
 //   - reserve(): the range is contiguous and aligned as asked and does not move until release().
-//   - Only committed bytes may be touched. They read as zero after a commit that follows a reserve
-//   or
-//     a decommit. Committing a range that is committed already is a caller's error.
+//   - Only committed bytes may be touched. Where the host can see them, they read as zero after a
+//     commit that follows a reserve or a decommit. To commit a range twice is a caller's error.
 //   - commit() is all or nothing. After a failure the range is as it was.
 //   - commit(), decommit(): offset and bytes are multiples of granularity().
 //   - release() takes the pointer and length that reserve() gave, whatever is committed in it.

@@ -22,16 +22,26 @@
 
 namespace quire {
 
-enum class [[nodiscard]] Status : int{
-    kOk = 0, kInvalid, kNomem,   kAgain,       kStale,   kBusy,
-    kDevice, kIo,      kCorrupt, kUnsupported, kVersion,
+// clang-format off
+enum class [[nodiscard]] Status : int {
+  kOk = 0,
+  kInvalid,
+  kNomem,
+  kAgain,
+  kStale,
+  kBusy,
+  kDevice,
+  kIo,
+  kCorrupt,
+  kUnsupported,
+  kVersion,
 };
+// clang-format on
 
 // "OK", "INVALID", ...; "UNKNOWN" for a value outside the enum. Static storage.
 const char *status_name(Status status) noexcept;
 
-// Leaves `format` as this thread's error text and returns `status`, so that it can be returned at
-// once.
+// Leaves the text as this thread's error and returns `status`, so that it can be returned at once.
 [[gnu::format(printf, 2, 3)]] Status set_error(Status status, const char *format, ...) noexcept;
 
 // The text of this thread's latest failure. Valid until this thread's next one.

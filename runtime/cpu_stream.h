@@ -1,14 +1,12 @@
-// CpuStream: an in-order queue of CPU work with a thread of its own; what a cudaStream_t is to a
-// GPU.
+// CpuStream: an in-order queue of CPU work with a thread of its own.
 //
 // Streams are process-global, as CUDA's are: an engine creates them, gives them work, and names
 // them in calls on any number of caches. The handle is a number that is never used twice, not an
 // address, so a handle that is stale, foreign or made up is recognised (kInvalid) instead of being
 // followed.
 //
-//   handle   0xC5 in the top byte (no user-space address looks like that) | a 56-bit serial number
-//   position the number of entries that were ever queued; an entry is done when completed() >= its
-//   position
+//   handle    0xC5 in the top byte (no user-space address has it) | a 56-bit serial number
+//   position  how many entries were ever queued; one is done when completed() >= its position
 //
 // Invariants
 //   completed() <= position(); both only grow; entries complete in the order of their positions.
@@ -22,8 +20,7 @@
 //
 // The thread starts with the first entry and is joined by destroy(). It blocks all signals: the
 // host's handlers run on the host's threads. A task may use oneTBB: with a width of 0 it sees
-// oneTBB's default concurrency, with a width of n it runs inside a task arena of n threads (1:
-// serial).
+// oneTBB's default concurrency, with a width of n it runs inside a task arena of n threads.
 //
 // In a forked child no stream thread exists, so every call here answers kInvalid there. The
 // registry is never destroyed: at process exit stream threads may still be running, and they end

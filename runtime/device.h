@@ -1,5 +1,4 @@
-// Device: the machine that kernels run on, seen from the cache: memory, streams, events, copies,
-// kernels.
+// Device: the machine that kernels run on: memory, streams, events, copies, kernels.
 //
 // Everything above this interface is the same for a GPU and for the CPU, and is tested without a
 // GPU. `runtime/cpu_device.h` is the CPU's implementation, a product of its own; tests add
@@ -17,10 +16,9 @@
 //   4. copy, zero and launch run in the caller, before they return, when the stream is nullptr;
 //      otherwise they return at once and whatever they point to must stay valid until the stream
 //      has run them.
-//   5. A stream handle is the engine's. nullptr, the legacy (0x1) and the per-thread (0x2) handles
-//   of CUDA
-//      name no definite queue, so validate_stream() refuses them, and a handle of another device,
-//      or of a stream that is gone, where the device can tell; the CPU can always tell.
+//   5. A stream handle is the engine's. nullptr and CUDA's legacy (0x1) and per-thread (0x2)
+//      handles name no definite queue, so validate_stream() refuses them, and a handle of another
+//      device, or of a stream that is gone, where the device can tell; the CPU can always tell.
 //   6. A call that fails has done nothing. kDevice: the device is in trouble; kNomem: something ran
 //      out; kInvalid: the caller's mistake; kUnsupported: this device has no such thing.
 //   7. Nothing throws. Only the calls whose names say `wait` block, except for a launch or copy on

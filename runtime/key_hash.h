@@ -1,5 +1,4 @@
-// The messages that keys are hashes of, and the loop that hashes them, for one instruction set at a
-// time.
+// The messages that keys are hashes of, and the loop that hashes them, for one instruction set.
 //
 // Included by keys.cpp (portable) and keys_avx2.cpp, each of which supplies a State: HighwayHash's
 // four 256-bit lanes (arXiv 1612.06257) with absorb(32 bytes) and finish(128-bit result).

@@ -1,34 +1,25 @@
-// Keys: names of prefixes. A key is a 128-bit keyed hash of everything that determines a page's
-// content.
+// Keys: names of prefixes. A key is a 128-bit keyed hash of what determines a page's content.
 //
-//   root    = PRF(secret, fields of the namespace)
-//   key[i]  = PRF(secret, tokens of page i, digests that occur in page i, key[i - 1])     key[-1] =
-//   root
+//   root   = PRF(secret, fields of the namespace)
+//   key[i] = PRF(secret, tokens of page i, digests in page i, key[i - 1]), key[-1] = root
 //
 // What that is worth
-//   - Equal keys mean equal prefixes, up to the chance of a collision of 128 bits: 2^-64 after 2^32
-//   pages.
-//   - Nobody without the secret can construct two prefixes that collide, or tell from keys what was
-//   cached:
-//     tenants choose their own tokens, so an unkeyed hash would let one aim at another's pages.
-//     Keys are not for publishing: who sees keys of chosen prefixes can test for equality.
-//   - No two lists of fields give the same root, whatever their bytes (promise: typed,
-//   length-prefixed,
-//     counted; key_hash.h has the message, and shows that it can be read in one way only). Order
-//     counts: {A, B} and {B, A} are two namespaces. An empty field is not a missing one.
-//   - A digest changes the key of the page in which it occurs and of all that follow, no earlier
-//   one.
+//   - Equal keys mean equal prefixes, up to a collision of 128 bits: 2^-64 after 2^32 pages.
+//   - Nobody without the secret can construct two prefixes that collide. Tenants choose their own
+//     tokens, so an unkeyed hash would let one aim at another's pages.
+//   - No two lists of fields give the same root, whatever their bytes: fields are typed and
+//     length-prefixed, and counted (key_hash.h has the message; it can be read in one way only).
+//     Order counts: {A, B} and {B, A} are two namespaces. An empty field is not a missing one.
+//   - A digest changes the key of the page in which it occurs and of all later ones only.
 //   - Same secret, same keys: on every CPU, instruction set and version. A cache draws its secret
-//   from the
-//     kernel unless it is given one, which it must be where keys are shared or a file tier is
-//     reopened.
+//     from the kernel unless it is given one, as it must be where keys are shared between caches.
 //
-// The PRF is HighwayHash-128 with a 256-bit key: about ten times as fast as SHA-256 with the CPU's
-// own instructions on messages this short, and keyed, which XXH3 is not (quire-bench, rows "keys").
+// The PRF is HighwayHash-128 with a 256-bit key (arXiv 1612.06257). decisions/keys-device.md holds
+// it against its peers.
 //
-// Immutable after construction, so any thread. Cost: see the decision record keys-device.md; a page
-// of 16 tokens is one link of about 80 cycles with AVX2, since pages of a chain depend on each
-// other; longer pages hide their tokens behind the previous link. Allocates nothing.
+// Immutable after construction, so any thread. Allocates nothing. Cost: a page of 16 tokens is one
+// link of a chain of dependences, about 25 ns with AVX2 on the machine of that record and eight
+// times that without; the tokens of longer pages are hashed behind the previous link.
 #pragma once
 
 #include <cstddef>
