@@ -114,7 +114,7 @@ std::string fault(const std::string &includer, const Include &include, Exists ex
            layer_of(path);
   }
   if (includer.starts_with("include/")) {
-    const bool c_only = includer.ends_with("/quire.h");
+    const bool c_only = includer.ends_with(".h");
     if (is_c_header(include.name) || (!c_only && is_cpp_header(include.name))) return "";
     return includer + " includes <" + include.name +
            ">: public headers need the standard library only";

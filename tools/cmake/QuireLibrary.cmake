@@ -24,7 +24,7 @@ set(_public "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>" "$<INSTALL_INTERF
 
 add_library(quire_objects OBJECT ${QUIRE_SOURCES})
 target_include_directories(quire_objects PUBLIC "${PROJECT_SOURCE_DIR}/include" PRIVATE "${PROJECT_SOURCE_DIR}")
-target_compile_definitions(quire_objects PRIVATE QUIRE_BUILD=1 "QUIRE_MIMALLOC_SONAME=\"${QUIRE_MIMALLOC_SONAME}\"")
+target_compile_definitions(quire_objects PRIVATE QUIRE_BUILDING=1 "QUIRE_MIMALLOC_SONAME=\"${QUIRE_MIMALLOC_SONAME}\"")
 if(QUIRE_MIMALLOC_INCLUDE)
   target_include_directories(quire_objects SYSTEM PRIVATE "${QUIRE_MIMALLOC_INCLUDE}")
   target_compile_definitions(quire_objects PRIVATE QUIRE_HAVE_MIMALLOC=1)
