@@ -1,0 +1,361 @@
+// Lookup: match, acquire and the life of a lease.
+//
+// Acquire, step by step. Keys of a prefix are present in the index as a run from its start (a child is
+// never there without its parent), so the length of the hit is found by search; the last page is pinned,
+// which holds the whole chain; what cannot be read is then cut off from the end:
+//
+//   1. n    = length of the run of present keys                           O(log n) probes
+//   2. n    = of these, not past their absolute expiry                    O(log n); monotone, a child expires first
+//   3. tail = pin(key[n - 1]); an eviction in between shortens n and tries again
+//   4. while tail's writer has not passed (runtime/stream_table.h): make the caller's stream wait for it, or
+//      cut: pin the parent, unpin the tail. A child is never ready before its parent, so the walk ends at
+//      the first ready page.
+//   5. compare token ids, where the cache keeps them; cut before the first that differs
+//   6. gather the page numbers, where the caller asked for them
+//
+// A hit is linearised at the load that validated the pin of step 3 (runtime/prefix_index.h).
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/cache.h"
+
+namespace quire {
+
+uint64_t Cache::expiry_now() noexcept {
+  // Reading a clock costs more than a lookup; caches without absolute TTLs never pay for it.
+  return expires_.load(std::memory_order_relaxed) ? now_ms() : 0;
+}
+
+bool Cache::expired(uint32_t page, uint64_t now) const noexcept {
+  return tables_->pages.descriptor(page).expiry_ms.load(std::memory_order_relaxed) <= now;
+}
+
+uint32_t Cache::live_run(const SaltedKeys &keys, uint32_t n, uint64_t now) noexcept {
+  n = static_cast<uint32_t>(tables_->index.match(keys, n));
+  if (now == 0) return n;
+  uint32_t live = 0;  // every page below is live, every page at `n` and beyond is not
+  while (live < n) {
+    const uint32_t middle = live + (n - live) / 2;
+    const uint32_t page = tables_->index.peek(keys[middle]);
+    if (page != kNoIndex && !expired(page, now)) {
+      live = middle + 1;
+    } else {
+      n = middle;
+    }
+  }
+  return live;
+}
+
+Status Cache::match(const quire_prefix &prefix, quire_hit *hit) noexcept {
+  Tables &t = *tables_;
+  t.stats.add(Counter::matches_total);
+  uint32_t n = 0;
+  Namespace space;
+  if (t.spaces.find(to_key(prefix.root), &space)) {
+    const SaltedKeys keys(prefix.keys, space.generation);
+    n = live_run(keys, prefix.n, expiry_now());
+  }
+  hit->pages = n;
+  hit->on_device = n;
+  hit->on_host = 0;
+  return Status::kOk;
+}
+
+// The last page of a live run, pinned; *n is shortened to what could be pinned.
+Status Cache::pin_tail(const SaltedKeys &keys, uint32_t *n, uint64_t now, uint32_t *tail) noexcept {
+  Tables &t = *tables_;
+  *tail = kNoIndex;
+  while (*n > 0) {
+    const uint32_t page = t.index.find_and_pin(keys[*n - 1]);
+    if (page != kNoIndex) {
+      if (now == 0 || !expired(page, now)) {
+        *tail = page;
+        return Status::kOk;
+      }
+      drop_pin(page);
+    } else if (const uint32_t seen = t.index.peek(keys[*n - 1]); seen != kNoIndex) {
+      if (t.pages.ref(seen) >= PageTable<>::kRefLimit) {
+        return set_error(Status::kBusy, "page %u is held by %u leases, the most it can count",
+                         seen, t.pages.ref(seen));
+      }
+    }
+    *n = live_run(keys, *n - 1, now);
+  }
+  return Status::kOk;
+}
+
+// Gives the pin of *tail up for one on its parent, or for none. A page whose child is pinned is
+// visible, and stays so.
+void Cache::cut_tail(uint32_t *tail) noexcept {
+  const uint32_t child = *tail;
+  const uint32_t parent = tables_->pages.descriptor(child).parent.load(std::memory_order_relaxed);
+  if (parent != kNoIndex && tables_->pages.add_ref(parent)) {
+    *tail = parent;
+  } else {
+    *tail = kNoIndex;  // the first page; or a parent with too many leases: nothing is held then
+  }
+  drop_pin(child);
+}
+
+void Cache::cut_unready(uint32_t *tail, uint32_t *n, Stream stream, uint32_t stream_slot) noexcept {
+  Tables &t = *tables_;
+  uint32_t page = *tail;
+  uint32_t below = 0;  // pages between the tail and `page`
+  while (page != kNoIndex) {
+    const PageDescriptor<> &d = t.pages.descriptor(page);
+    const uint16_t writer = d.writer.load(std::memory_order_relaxed);
+    if (writer == 0) return;
+    const uint32_t slot = writer - 1u;
+    const uint64_t epoch = widen_epoch(d.ready_epoch.load(std::memory_order_relaxed));
+    if (streams_->ready(slot, epoch)) return;
+    bool waits = slot == stream_slot;
+    if (!waits && stream != nullptr && streams_->wait_for(slot, epoch, stream) == Status::kOk) {
+      t.stats.add(Counter::stream_waits_total);
+      waits = true;
+    }
+    if (waits) {
+      // The wait covers this page; those above may have another writer.
+      page = d.parent.load(std::memory_order_relaxed);
+      ++below;
+      continue;
+    }
+    t.stats.add(Counter::not_ready_cuts_total);
+    const uint32_t up_to = *n - below - 1;
+    while (*n > up_to && *tail != kNoIndex) {
+      cut_tail(tail);
+      --*n;
+    }
+    if (*tail == kNoIndex) *n = 0;
+    page = *tail;
+    below = 0;
+  }
+}
+
+void Cache::cut_mismatch(const quire_prefix &prefix, uint32_t *tail, uint32_t *n) noexcept {
+  Tables &t = *tables_;
+  const uint32_t words = config_.page_tokens();
+  uint32_t page = *tail;
+  uint32_t good = *n;
+  for (uint32_t i = *n; i-- > 0;) {
+    const std::atomic<uint32_t> *have = t.tokens + size_t{page} * words;
+    const uint32_t *asked = prefix.tokens + size_t{i} * words;
+    for (uint32_t w = 0; w < words; ++w) {
+      if (have[w].load(std::memory_order_relaxed) == asked[w]) continue;
+      good = i;
+      break;
+    }
+    page = t.pages.descriptor(page).parent.load(std::memory_order_relaxed);
+  }
+  if (good < *n) t.stats.add(Counter::token_mismatches_total);
+  while (*n > good && *tail != kNoIndex) {
+    cut_tail(tail);
+    --*n;
+  }
+  if (*tail == kNoIndex) *n = 0;
+}
+
+Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &options,
+                      quire_page *pages, quire_hit *hit, quire_lease *lease) noexcept {
+  Tables &t = *tables_;
+  uint32_t stream_slot = kNoIndex;
+  if (const Status s = find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
+  if (options.tier != QUIRE_TIER_DEVICE) {
+    return set_error(Status::kUnsupported, "acquire in tier %u: this version has the device tier only",
+                     options.tier);
+  }
+  Handle handle;
+  if (const Status s = t.leases.open(&handle); s != Status::kOk) return s;
+  uint32_t n = options.max_pages == 0 ? prefix.n : std::min(prefix.n, options.max_pages);
+  uint32_t tail = kNoIndex;
+  Namespace space;
+  if (n > 0 && t.spaces.find(to_key(prefix.root), &space)) {
+    const SaltedKeys keys(prefix.keys, space.generation);
+    const uint64_t now = expiry_now();
+    n = live_run(keys, n, now);
+    if (const Status s = pin_tail(keys, &n, now, &tail); s != Status::kOk) {
+      t.leases.close(handle.index);
+      return s;
+    }
+    if (n > 0) cut_unready(&tail, &n, options.stream, stream_slot);
+    if (n > 0 && t.tokens != nullptr) cut_mismatch(prefix, &tail, &n);
+  } else {
+    n = 0;
+  }
+  if (pages != nullptr) write_chain(SaltedKeys(prefix.keys, space.generation), tail, n, pages);
+  if (pages != nullptr) std::fill(pages + n, pages + prefix.n, quire_page{0});
+  fill_lease(handle, options, tail, n);
+  t.stats.add(Counter::acquires_total);
+  t.stats.add(Counter::prefix_queries_total, uint64_t{prefix.n} * config_.page_tokens());
+  t.stats.add(Counter::prefix_hits_total, uint64_t{n} * config_.page_tokens());
+  if (hit != nullptr) {
+    hit->pages = n;
+    hit->on_device = n;
+    hit->on_host = 0;
+  }
+  *lease = pack_handle(HandleKind::kLease, tag_, handle);
+  t.leases.leave(handle.index);
+  return Status::kOk;
+}
+
+// Page handles of a pinned chain. The index gives them in a pipeline; whatever it does not
+// confirm (parent of the next) is read off the chain itself, one dependent load a page.
+void Cache::write_chain(const SaltedKeys &keys, uint32_t tail, uint32_t n,
+                        quire_page *pages) noexcept {
+  constexpr uint32_t kBatch = 256;
+  uint32_t numbers[kBatch];
+  uint32_t page = tail;
+  for (uint32_t end = n; end > 0;) {
+    const uint32_t begin = end > kBatch ? end - kBatch : 0;
+    tables_->index.gather(keys.from(begin), end - begin, numbers);
+    for (uint32_t i = end; i-- > begin;) {
+      // `page` is the truth, numbers[] made its line hot.
+      pages[i] = page_handle(page);
+      page = tables_->pages.descriptor(page).parent.load(std::memory_order_relaxed);
+    }
+    end = begin;
+  }
+}
+
+void Cache::fill_lease(Handle handle, const quire_acquire_options &options, uint32_t tail,
+                       uint32_t n) noexcept {
+  LeaseSlot &slot = tables_->leases.slot(handle.index);
+  slot.tail.store(tail, std::memory_order_relaxed);
+  slot.pages.store(n, std::memory_order_relaxed);
+  slot.owner.store(options.owner, std::memory_order_relaxed);
+  slot.flags.store(options.flags, std::memory_order_relaxed);
+  const uint64_t taken = options.deadline_ms == 0 ? coarse_ms() : now_ms();
+  slot.taken_ms.store(taken, std::memory_order_relaxed);
+  if (options.deadline_ms != 0) set_deadline(slot, taken + options.deadline_ms);
+}
+
+void Cache::set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept {
+  slot.deadline_ms.store(deadline_ms, std::memory_order_relaxed);
+  slot.late.store(0, std::memory_order_relaxed);
+  // The sweep for late leases runs when the earliest deadline has passed; ours may be earlier.
+  uint64_t earliest = earliest_deadline_.load(std::memory_order_relaxed);
+  while (deadline_ms != 0 && deadline_ms < earliest &&
+         !earliest_deadline_.compare_exchange_weak(earliest, deadline_ms,
+                                                   std::memory_order_relaxed)) {
+  }
+}
+
+Status Cache::find_lease(quire_lease lease, Handle *out) const noexcept {
+  if (unpack_handle(HandleKind::kLease, tag_, lease, out)) return Status::kOk;
+  return set_error(Status::kStale, "lease %016llx is none of this cache",
+                   static_cast<unsigned long long>(lease));
+}
+
+Status Cache::enter_lease(quire_lease lease, Handle *out) noexcept {
+  if (const Status s = find_lease(lease, out); s != Status::kOk) return s;
+  return tables_->leases.enter(*out);
+}
+
+Status Cache::release(quire_lease lease, const quire_retention *retention) noexcept {
+  Handle handle;
+  if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
+  LeaseSlot &slot = tables_->leases.slot(handle.index);
+  if (const Status s = free_private_pages(slot); s != Status::kOk) {
+    tables_->leases.leave(handle.index);
+    return s;
+  }
+  const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
+  if (tail != kNoIndex) {
+    if (retention != nullptr) retain(tail, *retention);
+    drop_pin(tail);
+  }
+  tables_->leases.close(handle.index);
+  tables_->stats.add(Counter::releases_total);
+  return Status::kOk;
+}
+
+// The order is a promise (runtime/epoch_clock.h): the engine enqueued its reads before this call; the
+// clock is read, the stamp raised, and only then the pin dropped.
+void Cache::drop_pin(uint32_t page) noexcept {
+  Tables &t = *tables_;
+  t.pages.raise_stamp(page, static_cast<uint32_t>(t.clock.now()));
+  t.pages.unpin(page);
+}
+
+Status Cache::clone(quire_lease lease, uint32_t pages, const quire_acquire_options &options,
+                    quire_lease *out) noexcept {
+  Tables &t = *tables_;
+  Handle from;
+  if (const Status s = enter_lease(lease, &from); s != Status::kOk) return s;
+  const LeaseSlot &source = t.leases.slot(from.index);
+  const uint32_t length = source.pages.load(std::memory_order_relaxed);
+  const uint32_t n = pages == UINT32_MAX ? length : pages;
+  Status status = Status::kOk;
+  Handle handle;
+  if (n > length) {
+    status = set_error(Status::kInvalid, "a clone of %u pages of a chain of %u", n, length);
+  } else {
+    status = t.leases.open(&handle);
+  }
+  if (status == Status::kOk) {
+    uint32_t tail = n == 0 ? kNoIndex : source.tail.load(std::memory_order_relaxed);
+    for (uint32_t i = n; i < length && n > 0; ++i) {
+      tail = t.pages.descriptor(tail).parent.load(std::memory_order_relaxed);
+    }
+    if (tail != kNoIndex && !t.pages.add_ref(tail)) {
+      t.leases.close(handle.index);
+      status = set_error(Status::kBusy, "page %u is held by as many leases as it can count", tail);
+    } else {
+      fill_lease(handle, options, tail, n);
+      *out = pack_handle(HandleKind::kLease, tag_, handle);
+      t.leases.leave(handle.index);
+    }
+  }
+  t.leases.leave(from.index);
+  return status;
+}
+
+Status Cache::renew(quire_lease lease, uint64_t deadline_ms) noexcept {
+  Handle handle;
+  if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
+  LeaseSlot &slot = tables_->leases.slot(handle.index);
+  set_deadline(slot, deadline_ms == 0 ? 0 : now_ms() + deadline_ms);
+  tables_->leases.leave(handle.index);
+  return Status::kOk;
+}
+
+Status Cache::lease_info(quire_lease lease, quire_lease_record *out) noexcept {
+  Handle handle;
+  if (const Status s = find_lease(lease, &handle); s != Status::kOk) return s;
+  if (!tables_->leases.holds(handle)) return set_error(Status::kStale, "this lease was released");
+  describe_lease(*tables_, handle, tag_, now_ms(), out);
+  if (!tables_->leases.holds(handle)) return set_error(Status::kStale, "this lease was released");
+  return Status::kOk;
+}
+
+Status Cache::lease_next(quire_lease *lease) noexcept {
+  Handle handle;
+  uint32_t from = 0;
+  if (*lease != 0) {
+    if (const Status s = find_lease(*lease, &handle); s != Status::kOk) return s;
+    from = handle.index + 1;
+  }
+  const bool found = tables_->leases.next(from, &handle);
+  *lease = found ? pack_handle(HandleKind::kLease, tag_, handle) : 0;
+  return Status::kOk;
+}
+
+void describe_lease(const Tables &tables, Handle lease, uint32_t cache_tag, uint64_t now_ms,
+                    quire_lease_record *out) noexcept {
+  const LeaseSlot &slot = tables.leases.slot(lease.index);
+  out->pages = slot.pages.load(std::memory_order_relaxed);
+  out->private_pages = slot.private_pages.load(std::memory_order_relaxed);
+  out->flags = slot.flags.load(std::memory_order_relaxed);
+  out->owner = slot.owner.load(std::memory_order_relaxed);
+  const uint64_t taken = slot.taken_ms.load(std::memory_order_relaxed);
+  out->age_ms = now_ms > taken ? now_ms - taken : 0;
+  const uint64_t deadline = slot.deadline_ms.load(std::memory_order_relaxed);
+  out->remaining_ms =
+      deadline == 0 ? INT64_MAX : static_cast<int64_t>(deadline) - static_cast<int64_t>(now_ms);
+  const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
+  out->tail = 0;
+  if (tail < tables.pages.capacity()) {
+    out->tail = pack_handle(HandleKind::kPage, cache_tag, Handle{tail, tables.pages.generation(tail)});
+  }
+}
+
+}  // namespace quire
