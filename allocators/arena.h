@@ -14,7 +14,7 @@
 // caller has taken the frames that go out of the pool, and every reader has passed.
 //
 // poison() and unpoison() tell AddressSanitizer which frames are out of service, where the host can
-// see them; in other builds they do nothing. A CPU kernel that touches a freed frame is then caught.
+// see them; in other builds they do nothing. So a kernel that touches a freed frame is caught.
 //
 // frame() and the getters: any thread. open, grow, shrink, close, poison: one thread at a time.
 // Cost: grow and shrink are one system call or two; frame() is a multiply and an add.
@@ -50,7 +50,7 @@ class Arena {
   Status open(MemorySource &source, const ArenaOptions &options) noexcept;
   void close() noexcept;
 
-  // Commits until at least `frames` frames can be touched. All or nothing. kInvalid beyond the capacity.
+  // Commits until at least `frames` frames can be touched, or does nothing and says why.
   Status grow(uint32_t frames) noexcept;
   // Gives back the slabs that hold no frame below `frames`.
   Status shrink(uint32_t frames) noexcept;

@@ -49,8 +49,8 @@ bool find(void *library, const char *name, Function *function) noexcept {
 Mimalloc load_mimalloc() noexcept {
   Mimalloc loaded;
 #ifndef QUIRE_HEAP_SANITIZED
-  // RTLD_LOCAL: its malloc and operator new stay out of the host's scope. RTLD_NODELETE: threads run
-  // its destructor of thread-specific data when they end, so its code has to stay.
+  // RTLD_LOCAL: its malloc and operator new stay out of the host's scope. RTLD_NODELETE: threads
+  // run its destructor of thread-specific data when they end, so its code has to stay.
   void *const library = dlopen(QUIRE_MIMALLOC_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (library == nullptr) {
     dlerror();  // the next dlopen of the host should not find our text

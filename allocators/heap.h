@@ -1,9 +1,9 @@
 // Heap: memory for metadata: tables of a cache, leases, queues. Frames come from arenas.
 //
 // Three backends, and backend() says which:
-//   "mimalloc 2.0.9"  mimalloc's functions by name, from a privately loaded library. The default.
-//   "system"          the C library's, where mimalloc is not found, where it is switched off, and in
-//                     builds with a sanitizer, so that leaks and overruns are seen
+//   "mimalloc 2.0.9"  its functions by name, from a privately loaded library. The default.
+//   "system"          the C library's: where mimalloc is not found or not asked for, and in builds
+//                     with a sanitizer, so that leaks and overruns are seen
 //   "caller"          the caller's callbacks
 //
 // The host program's malloc is never touched: libmimalloc exports malloc, free and operator new, so

@@ -1,16 +1,16 @@
-// AdversaryDevice: a Device without threads that does all that its contract allows and nobody likes.
+// AdversaryDevice: a Device without threads that does all that its contract allows.
 //
-// Work runs only when the test pumps it, in an order drawn from a seed: in order within a stream, in any
-// order between streams. On demand, events are reported late, or never until told; queries
-// say "not yet" although the work is done; streams stall; and the n-th call of a kind fails. The same seed
-// and the same calls give the same history.
+// Work runs only when the test pumps it, in an order drawn from a seed: in order within a stream,
+// in any order between streams. On demand, events are reported late, or never until told; queries
+// say "not yet" although the work is done; streams stall; and the n-th call of a kind fails. The
+// same seed and the same calls give the same history.
 //
 // Invariants (validate())
-//   completed <= position for every stream; entries queued == position - completed
+//   entries queued == position - completed, for every stream
 //   an event reports kOk only when its stream's completed has reached its position
 //
-// Any thread may call; tasks run in the thread that pumps, outside the lock. It keeps account of what
-// a library owes it: living events, and calls with handles that were never given out or are gone.
+// Any thread may call; tasks run in the thread that pumps, outside the lock. It keeps account of
+// what a library owes it: living events, and calls with handles that are not (or no longer) alive.
 #pragma once
 
 #include <array>
@@ -58,7 +58,7 @@ class AdversaryDevice final : public Device {
   uint64_t position(Stream stream) const;
   uint64_t completed(Stream stream) const;
 
-  // Reports. An event whose work is done stays "not yet" for a number of queries drawn in [0, most].
+  // An event whose work is done stays "not yet" for a number of queries drawn in [0, most].
   void delay_events(unsigned most);
   // Chance that a query says "not yet" for no reason, in 256ths.
   void set_spurious(unsigned in_256);
