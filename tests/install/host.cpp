@@ -1,7 +1,7 @@
 // A host program that libquire is brought into: linked, or by dlopen after another C++ library.
 //
-//   host PLUGIN                          linked to libquire (HOST_IS_LINKED)
-//   host PLUGIN LIBQUIRE local|global    dlopen with RTLD_LOCAL or RTLD_GLOBAL
+//   host PLUGIN LATE                          linked to libquire (HOST_IS_LINKED)
+//   host PLUGIN LATE LIBQUIRE local|global    dlopen with RTLD_LOCAL or RTLD_GLOBAL
 //
 // The library's metadata heap exports malloc and operator new. None of it may reach the host:
 //   for every name in kNames: object(name) after == object(name) before, and it is the C library for
@@ -150,9 +150,9 @@ void use_cache() {
 
 int main(int argc, char **argv) {
 #ifdef HOST_IS_LINKED
-  if (argc != 2) return 2;
+  if (argc != 3) return 2;
 #else
-  if (argc != 4) return 2;
+  if (argc != 5) return 2;
 #endif
   const Plugin plugin(argv[1]);
   std::string *of_plugin = plugin.make(kLong);
@@ -163,16 +163,16 @@ int main(int argc, char **argv) {
   expect(exceptions_pass(plugin), "exceptions pass before");
 
 #ifndef HOST_IS_LINKED
-  const int scope = std::strcmp(argv[3], "global") == 0 ? RTLD_GLOBAL : RTLD_LOCAL;
+  const int scope = std::strcmp(argv[4], "global") == 0 ? RTLD_GLOBAL : RTLD_LOCAL;
   // The test's own wish for lazy binding; LD_BIND_NOW overrides it.
-  quire_library = open_or_die(argv[2], RTLD_LAZY | scope);
+  quire_library = open_or_die(argv[3], RTLD_LAZY | scope);
 #endif
   for (int round = 0; round < 2; ++round) {
     use_cache();
     expect(bindings() == before, "names mean what they meant");
     expect(object_of(plugin.operator_new()) == plugin_before,
            "the plugin's operator new is the same");
-    const Plugin late(argv[1]);
+    const Plugin late(argv[2]);
     expect(object_of(late.operator_new()) == plugin_before, "so is that of a library loaded later");
     expect(exceptions_pass(plugin), "exceptions pass after");
     late.destroy(new std::string(kLong));
