@@ -1,6 +1,7 @@
 #include "allocators/heap.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -46,9 +47,17 @@ bool find(void *library, const char *name, Function *function) noexcept {
   return *function != nullptr;
 }
 
+// mimalloc asks for a key of thread-specific data as it loads, and goes on without one: then nothing
+// is given back when a thread ends. A process that has used up its keys is better off with malloc.
+[[maybe_unused]] bool thread_keys_are_left() noexcept {
+  pthread_key_t key;
+  return pthread_key_create(&key, nullptr) == 0 && pthread_key_delete(key) == 0;
+}
+
 Mimalloc load_mimalloc() noexcept {
   Mimalloc loaded;
 #ifndef QUIRE_HEAP_SANITIZED
+  if (!thread_keys_are_left()) return loaded;
   // RTLD_LOCAL: its malloc and operator new stay out of the host's scope. RTLD_NODELETE: threads
   // run its destructor of thread-specific data when they end, so its code has to stay.
   void *const library = dlopen(QUIRE_MIMALLOC_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);

@@ -165,7 +165,7 @@ class HeapVector {
     return true;
   }
 
-  // `value` may be an element of this vector.
+  // `value` may be a copy of an element of this vector. It is gone when the push fails.
   [[nodiscard]] bool try_push(T value) noexcept {
     if (size_ == capacity_ && !try_reserve(grown(size_ + 1))) return false;
     ::new (static_cast<void *>(data_ + size_)) T(std::move(value));
