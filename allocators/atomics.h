@@ -46,8 +46,12 @@ static_assert(std::atomic<uint8_t>::is_always_lock_free);
 static_assert(sizeof(std::atomic<uint64_t>) == 8 && sizeof(std::atomic<uint32_t>) == 4 &&
               sizeof(std::atomic<uint16_t>) == 2 && sizeof(std::atomic<uint8_t>) == 1);
 
-inline void prefetch(const void *address) noexcept { __builtin_prefetch(address, 0, 3); }
-inline void prefetch_for_write(const void *address) noexcept { __builtin_prefetch(address, 1, 3); }
+inline void prefetch(const void *address) noexcept {
+  __builtin_prefetch(address, 0, 3);
+}
+inline void prefetch_for_write(const void *address) noexcept {
+  __builtin_prefetch(address, 1, 3);
+}
 
 // How an array in the region is laid out: every part of a view starts at a multiple of `alignment`.
 constexpr size_t align_up(size_t bytes, size_t alignment) noexcept {

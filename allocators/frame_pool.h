@@ -89,7 +89,8 @@ class FramePool {
     new (header_) Header;
     if (free > capacity_) free = capacity_;
     const uint32_t n_words = words(capacity_), n_summaries = summaries(capacity_);
-    for (uint32_t i = 0; i < n_words; ++i) (new (&word_[i]) Word)->store(low_bits(free, i), kRelaxed);
+    for (uint32_t i = 0; i < n_words; ++i)
+      (new (&word_[i]) Word)->store(low_bits(free, i), kRelaxed);
     for (uint32_t i = 0; i < n_summaries; ++i) {
       (new (&summary_[i]) Word)->store(low_bits(words(free), i), kRelaxed);
     }

@@ -143,10 +143,11 @@ struct BasicPageDescriptor {
 
   atomic<uint64_t> meta;
   atomic<uint64_t> key_lo, key_hi;
-  atomic<uint64_t> expiry_ms;  // visible: absolute, UINT64_MAX for none; private: links of its lease
-  atomic<uint32_t> parent;     // page, kNone at the root
-  atomic<uint32_t> depth;      // pages above it
-  atomic<uint32_t> space;      // namespace
+  atomic<uint64_t>
+      expiry_ms;            // visible: absolute, UINT64_MAX for none; private: links of its lease
+  atomic<uint32_t> parent;  // page, kNone at the root
+  atomic<uint32_t> depth;   // pages above it
+  atomic<uint32_t> space;   // namespace
   atomic<uint32_t> space_generation;
   atomic<uint32_t> frame;
   atomic<uint32_t> lease;
@@ -462,10 +463,18 @@ class PageTable {
       const uint64_t m = meta(i).load(kRelaxed);
       counts.refs += M::ref(m);
       switch (M::state(m)) {
-        case PageState::kFree: ++counts.free; break;
-        case PageState::kPrivate: ++counts.private_pages; break;
-        case PageState::kVisible: ++counts.visible; break;
-        case PageState::kEvicting: ++counts.evicting; break;
+        case PageState::kFree:
+          ++counts.free;
+          break;
+        case PageState::kPrivate:
+          ++counts.private_pages;
+          break;
+        case PageState::kVisible:
+          ++counts.visible;
+          break;
+        case PageState::kEvicting:
+          ++counts.evicting;
+          break;
       }
     }
     return counts;
