@@ -239,7 +239,9 @@ typedef struct quire_head_statistics {
       k_exponent; /* plus QUIRE_EXPONENT_BIAS; 2^exponent >= absmax of all rotated K of this head in this page */
   uint8_t v_exponent;
   uint8_t flags; /* QUIRE_HEAD_* */
-  uint8_t reserved[13];
+  uint8_t reserved0;
+  uint32_t page_index; /* in its chain, where anchored: the page's first position / page_tokens */
+  uint8_t reserved[8];
 } quire_head_statistics;
 
 #define QUIRE_HEAD_ANCHORED 1u /* K is minus the turned mean of its layer and head */
