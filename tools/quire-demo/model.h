@@ -37,9 +37,9 @@ class Model {
  public:
   struct Layer {
     std::vector<float> attention_norm, ffn_norm;  // [dim]
-    Matrix qkv;      // outputs: all of q, then k, then v
-    Matrix out;      // attention's output projection
-    Matrix gate_up;  // outputs: W1's, then W3's
+    Matrix qkv;                                   // outputs: all of q, then k, then v
+    Matrix out;                                   // attention's output projection
+    Matrix gate_up;                               // outputs: W1's, then W3's
     Matrix down;
   };
 
