@@ -47,8 +47,8 @@ bool find(void *library, const char *name, Function *function) noexcept {
   return *function != nullptr;
 }
 
-// mimalloc asks for a key of thread-specific data as it loads, and goes on without one: then nothing
-// is given back when a thread ends. A process that has used up its keys is better off with malloc.
+// mimalloc asks for a key of thread-specific data as it loads, and goes on without one: then what
+// ended threads held is never given back. A process without keys is better off with malloc.
 [[maybe_unused]] bool thread_keys_are_left() noexcept {
   pthread_key_t key;
   return pthread_key_create(&key, nullptr) == 0 && pthread_key_delete(key) == 0;

@@ -1,4 +1,4 @@
-// The metadata heap: whose memory it is, that the host's malloc is left alone, that failures are values.
+// The metadata heap: whose memory it is, that the host's malloc is left alone, failures as values.
 #define BOOST_TEST_MODULE heap
 #include "allocators/heap.h"
 
