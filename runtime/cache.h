@@ -55,9 +55,27 @@ inline constexpr uint16_t kPageShared = 16; // of a sequence: counted by the chi
 
 enum class FrameClass : uint32_t { kSealed = 0, kOpen = 1 };
 
-// The index key of a page: its chain key, moved by the generation of its namespace. quire_evict bumps the
-// generation, and every page of the old one is under a key that nobody asks for any more.
-Key index_key(Key key, uint32_t space_generation) noexcept;
+// Whether a page may be found: neither past its absolute expiry nor of a namespace that was evicted. Goes from true to
+// false, never back, and never for a parent before its child. now_ms 0: the cache has no absolute TTLs.
+struct Alive {
+  const PageTable<> *pages;
+  const NamespaceTable *spaces;
+  uint64_t now_ms;
+
+  bool operator()(uint32_t page) const noexcept {
+    const PageDescriptor &d = (*pages)[page];
+    const uint32_t space = d.space.load(std::memory_order_relaxed);
+    if (d.space_generation.load(std::memory_order_relaxed) != spaces->generation(space)) return false;
+    return now_ms == 0 || d.expiry_ms.load(std::memory_order_relaxed) > now_ms;
+  }
+};
+
+// quire_key and Key are the same two words.
+inline const Key *to_keys(const quire_key *keys) noexcept {
+  static_assert(sizeof(Key) == sizeof(quire_key) && alignof(Key) == alignof(quire_key));
+  return reinterpret_cast<const Key *>(keys);
+}
+inline Key to_key(quire_key key) noexcept { return Key{key.lo, key.hi}; }
 
 class Cache {
  public:

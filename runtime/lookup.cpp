@@ -4,16 +4,15 @@
 // never there without its parent), so the length of the hit is found by search; the last page is pinned,
 // which holds the whole chain; what cannot be read is then cut off from the end:
 //
-//   1. n    = length of the run of present keys                           O(log n) probes
-//   2. n    = of these, not past their absolute expiry                    O(log n); monotone, a child expires first
-//   3. tail = pin(key[n - 1]); an eviction in between shortens n and tries again
-//   4. while tail's writer has not passed (runtime/stream_table.h): make the caller's stream wait for it, or
+//   1. n    = length of the run of present, live keys          O(log n) probes; a child never outlives its parent
+//   2. tail = pin(key[n - 1]); an eviction in between shortens n and tries again
+//   3. while tail's writer has not passed (runtime/stream_table.h): make the caller's stream wait for it, or
 //      cut: pin the parent, unpin the tail. A child is never ready before its parent, so the walk ends at
 //      the first ready page.
-//   5. compare token ids, where the cache keeps them; cut before the first that differs
-//   6. gather the page numbers, where the caller asked for them
+//   4. compare token ids, where the cache keeps them; cut before the first that differs
+//   5. gather the page numbers, where the caller asked for them
 //
-// A hit is linearised at the load that validated the pin of step 3 (runtime/prefix_index.h).
+// A hit is linearised at the load that validated the pin of step 2 (runtime/prefix_index.h).
 #include <algorithm>
 #include <cstring>
 
@@ -21,74 +20,46 @@
 
 namespace quire {
 
-uint64_t Cache::expiry_now() noexcept {
+Alive Cache::alive() const noexcept {
   // Reading a clock costs more than a lookup; caches without absolute TTLs never pay for it.
-  return expires_.load(std::memory_order_relaxed) ? now_ms() : 0;
-}
-
-bool Cache::expired(uint32_t page, uint64_t now) const noexcept {
-  return tables_->pages.descriptor(page).expiry_ms.load(std::memory_order_relaxed) <= now;
-}
-
-uint32_t Cache::live_run(const SaltedKeys &keys, uint32_t n, uint64_t now) noexcept {
-  n = static_cast<uint32_t>(tables_->index.match(keys, n));
-  if (now == 0) return n;
-  uint32_t live = 0;  // every page below is live, every page at `n` and beyond is not
-  while (live < n) {
-    const uint32_t middle = live + (n - live) / 2;
-    const uint32_t page = tables_->index.peek(keys[middle]);
-    if (page != kNoIndex && !expired(page, now)) {
-      live = middle + 1;
-    } else {
-      n = middle;
-    }
-  }
-  return live;
+  const uint64_t now = expires_.load(std::memory_order_relaxed) ? now_ms() : 0;
+  return Alive{&tables_->pages, &tables_->spaces, now};
 }
 
 Status Cache::match(const quire_prefix &prefix, quire_hit *hit) noexcept {
   Tables &t = *tables_;
   t.stats.add(Counter::matches_total);
-  uint32_t n = 0;
-  Namespace space;
-  if (t.spaces.find(to_key(prefix.root), &space)) {
-    const SaltedKeys keys(prefix.keys, space.generation);
-    n = live_run(keys, prefix.n, expiry_now());
-  }
+  const auto n = static_cast<uint32_t>(t.index.match(to_keys(prefix.keys), prefix.n, alive()));
   hit->pages = n;
   hit->on_device = n;
   hit->on_host = 0;
   return Status::kOk;
 }
 
-// The last page of a live run, pinned; *n is shortened to what could be pinned.
-Status Cache::pin_tail(const SaltedKeys &keys, uint32_t *n, uint64_t now, uint32_t *tail) noexcept {
+// The last page of the longest live run, pinned; *n is shortened to what could be pinned.
+Status Cache::pin_tail(const Key *keys, uint32_t *n, uint32_t *tail) noexcept {
   Tables &t = *tables_;
+  const Alive alive = this->alive();
   *tail = kNoIndex;
-  while (*n > 0) {
-    const uint32_t page = t.index.find_and_pin(keys[*n - 1]);
-    if (page != kNoIndex) {
-      if (now == 0 || !expired(page, now)) {
-        *tail = page;
-        return Status::kOk;
-      }
-      drop_pin(page);
-    } else if (const uint32_t seen = t.index.peek(keys[*n - 1]); seen != kNoIndex) {
-      if (t.pages.ref(seen) >= PageTable<>::kRefLimit) {
-        return set_error(Status::kBusy, "page %u is held by %u leases, the most it can count",
-                         seen, t.pages.ref(seen));
-      }
+  for (;;) {
+    *n = static_cast<uint32_t>(t.index.match(keys, *n, alive));
+    if (*n == 0) return Status::kOk;
+    bool busy = false;
+    *tail = t.index.find_and_pin(keys[*n - 1], alive, &busy);
+    if (*tail != kNoIndex) return Status::kOk;
+    if (busy) {
+      return set_error(Status::kBusy, "page %u of the prefix is held by as many leases as it can count",
+                       *n - 1);
     }
-    *n = live_run(keys, *n - 1, now);
+    --*n;  // evicted since
   }
-  return Status::kOk;
 }
 
 // Gives the pin of *tail up for one on its parent, or for none. A page whose child is pinned is
 // visible, and stays so.
 void Cache::cut_tail(uint32_t *tail) noexcept {
   const uint32_t child = *tail;
-  const uint32_t parent = tables_->pages.descriptor(child).parent.load(std::memory_order_relaxed);
+  const uint32_t parent = tables_->pages[child].parent.load(std::memory_order_relaxed);
   if (parent != kNoIndex && tables_->pages.add_ref(parent)) {
     *tail = parent;
   } else {
@@ -102,7 +73,7 @@ void Cache::cut_unready(uint32_t *tail, uint32_t *n, Stream stream, uint32_t str
   uint32_t page = *tail;
   uint32_t below = 0;  // pages between the tail and `page`
   while (page != kNoIndex) {
-    const PageDescriptor<> &d = t.pages.descriptor(page);
+    const PageDescriptor &d = t.pages[page];
     const uint16_t writer = d.writer.load(std::memory_order_relaxed);
     if (writer == 0) return;
     const uint32_t slot = writer - 1u;
@@ -144,7 +115,7 @@ void Cache::cut_mismatch(const quire_prefix &prefix, uint32_t *tail, uint32_t *n
       good = i;
       break;
     }
-    page = t.pages.descriptor(page).parent.load(std::memory_order_relaxed);
+    page = t.pages[page].parent.load(std::memory_order_relaxed);
   }
   if (good < *n) t.stats.add(Counter::token_mismatches_total);
   while (*n > good && *tail != kNoIndex) {
@@ -165,24 +136,19 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   }
   Handle handle;
   if (const Status s = t.leases.open(&handle); s != Status::kOk) return s;
+  const Key *const keys = to_keys(prefix.keys);
   uint32_t n = options.max_pages == 0 ? prefix.n : std::min(prefix.n, options.max_pages);
   uint32_t tail = kNoIndex;
-  Namespace space;
-  if (n > 0 && t.spaces.find(to_key(prefix.root), &space)) {
-    const SaltedKeys keys(prefix.keys, space.generation);
-    const uint64_t now = expiry_now();
-    n = live_run(keys, n, now);
-    if (const Status s = pin_tail(keys, &n, now, &tail); s != Status::kOk) {
-      t.leases.close(handle.index);
-      return s;
-    }
-    if (n > 0) cut_unready(&tail, &n, options.stream, stream_slot);
-    if (n > 0 && t.tokens != nullptr) cut_mismatch(prefix, &tail, &n);
-  } else {
-    n = 0;
+  if (const Status s = pin_tail(keys, &n, &tail); s != Status::kOk) {
+    t.leases.close(handle.index);
+    return s;
   }
-  if (pages != nullptr) write_chain(SaltedKeys(prefix.keys, space.generation), tail, n, pages);
-  if (pages != nullptr) std::fill(pages + n, pages + prefix.n, quire_page{0});
+  if (n > 0) cut_unready(&tail, &n, options.stream, stream_slot);
+  if (n > 0 && t.tokens != nullptr) cut_mismatch(prefix, &tail, &n);
+  if (pages != nullptr) {
+    write_chain(keys, tail, n, pages);
+    std::fill(pages + n, pages + prefix.n, quire_page{0});
+  }
   fill_lease(handle, options, tail, n);
   t.stats.add(Counter::acquires_total);
   t.stats.add(Counter::prefix_queries_total, uint64_t{prefix.n} * config_.page_tokens());
@@ -199,18 +165,18 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
 
 // Page handles of a pinned chain. The index gives them in a pipeline; whatever it does not
 // confirm (parent of the next) is read off the chain itself, one dependent load a page.
-void Cache::write_chain(const SaltedKeys &keys, uint32_t tail, uint32_t n,
+void Cache::write_chain(const Key *keys, uint32_t tail, uint32_t n,
                         quire_page *pages) noexcept {
   constexpr uint32_t kBatch = 256;
   uint32_t numbers[kBatch];
   uint32_t page = tail;
   for (uint32_t end = n; end > 0;) {
     const uint32_t begin = end > kBatch ? end - kBatch : 0;
-    tables_->index.gather(keys.from(begin), end - begin, numbers);
+    tables_->index.gather(keys + begin, end - begin, numbers);
     for (uint32_t i = end; i-- > begin;) {
       // `page` is the truth, numbers[] made its line hot.
       pages[i] = page_handle(page);
-      page = tables_->pages.descriptor(page).parent.load(std::memory_order_relaxed);
+      page = tables_->pages[page].parent.load(std::memory_order_relaxed);
     }
     end = begin;
   }
@@ -294,7 +260,7 @@ Status Cache::clone(quire_lease lease, uint32_t pages, const quire_acquire_optio
   if (status == Status::kOk) {
     uint32_t tail = n == 0 ? kNoIndex : source.tail.load(std::memory_order_relaxed);
     for (uint32_t i = n; i < length && n > 0; ++i) {
-      tail = t.pages.descriptor(tail).parent.load(std::memory_order_relaxed);
+      tail = t.pages[tail].parent.load(std::memory_order_relaxed);
     }
     if (tail != kNoIndex && !t.pages.add_ref(tail)) {
       t.leases.close(handle.index);

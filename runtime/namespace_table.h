@@ -5,12 +5,11 @@
 // cannot go away while a page or a pin holds it, and its place is taken over, when the table is full, by the
 // same eviction that pages know.
 //
-// Its generation counter (descriptor.space_generation) is what quire_evict bumps: the index key of a page is its chain
-// key moved by the generation (index_key), so one store makes every page of the namespace unfindable, and new pages
-// under the same keys collide with none of the old.
+// Its generation counter (descriptor.space_generation) is what quire_evict bumps. A page carries the generation under which
+// it was published; with another it is dead: the index passes over it (runtime/prefix_index.h, Liveness), so one store makes
+// every page of the namespace a miss, and new pages under the same keys take their places at once.
 //
-// Fields of the descriptor that mean something here: meta, key, expiry_ms (what was left of generations: see below),
-// space_generation, flags (kSpaceZero, kSpaceKept).
+// Fields of the descriptor that mean something here: meta, key, space_generation, flags (kSpaceZero).
 //
 // A recycled slot starts at the generation after its last one, whatever root it had: pages of the former
 // namespace are all gone (children == 0), so this only spares a store.
@@ -42,12 +41,11 @@ struct Namespace {
 };
 
 inline constexpr uint16_t kSpaceZero = 1;  // frames are zeroed before anybody else gets them
-inline constexpr uint16_t kSpaceKept = 2;  // has settings: holds a pin of its own, is never recycled
 
 class NamespaceTable {
  public:
   using Table = PageTable<StdAtomics, SpaceWidths>;
-  using Index = PrefixIndex<StdAtomics, SpaceWidths>;
+  using Index = PrefixIndex<StdAtomics, IndexTraits, SpaceWidths>;
 
   static size_t bytes(uint32_t capacity) noexcept {
     return align_up(Table::bytes(capacity), 128) + align_up(Index::bytes(capacity), 128) +
@@ -102,18 +100,18 @@ class NamespaceTable {
       auto &d = table_[fresh];
       d.parent.store(kNoIndex, std::memory_order_relaxed);
       d.flags.store(0, std::memory_order_relaxed);
-      const auto inserted = index_.insert(root, fresh);
-      if (inserted.outcome == Index::Outcome::kInserted) {
+      const Insert inserted = index_.insert(root, fresh);
+      if (inserted.status == Insert::kInserted) {
         *out = describe(fresh);
         return Status::kOk;
       }
       table_.free_private(fresh, life);
       pool_.free(&fresh, 1);
-      if (inserted.outcome == Index::Outcome::kFound) {
+      if (inserted.status == Insert::kFound) {
         *out = describe(inserted.page);
         return Status::kOk;
       }
-      if (inserted.outcome == Index::Outcome::kFull) {
+      if (inserted.status == Insert::kFull) {
         return set_error(Status::kNomem, "no room for this namespace in the table of %u",
                          capacity());
       }
@@ -133,15 +131,31 @@ class NamespaceTable {
     table_[number].space_generation.fetch_add(1, std::memory_order_release);
   }
 
-  // Inside it. A namespace with settings keeps a pin, so that it is not recycled.
-  void set_flags(uint32_t number, bool zero) noexcept {
-    const uint16_t flags = zero ? kSpaceZero | kSpaceKept : 0;
-    const uint16_t old = table_[number].flags.exchange(flags, std::memory_order_acq_rel);
-    const bool kept = (old & kSpaceKept) != 0;
-    if (zero && !kept && !table_.add_ref(number)) {
-      table_[number].flags.store(old, std::memory_order_release);
+  // The same where it exists; creates nothing.
+  bool enter_existing(const Key &root, Namespace *out) noexcept {
+    const uint32_t number = index_.find_and_pin(root);
+    if (number == kNoIndex) return false;
+    *out = describe(number);
+    return true;
+  }
+
+  // Inside it. A namespace with settings keeps a pin of its own, so that it is not recycled. The pin comes
+  // before the flag and goes after it; of two callers at once, the one that changes the flag moves the pin.
+  Status set_zero(uint32_t number, bool zero) noexcept {
+    auto &flags = table_[number].flags;
+    if (zero) {
+      if (!table_.add_ref(number)) {
+        return set_error(Status::kBusy, "too many calls are inside this namespace");
+      }
+      // acq_rel: pairs with itself and with the acquire in zero().
+      if ((flags.fetch_or(kSpaceZero, std::memory_order_acq_rel) & kSpaceZero) != 0) {
+        table_.unpin(number);
+      }
+    } else if ((flags.fetch_and(static_cast<uint16_t>(~kSpaceZero), std::memory_order_acq_rel) &
+                kSpaceZero) != 0) {
+      table_.unpin(number);
     }
-    if (!zero && kept) table_.unpin(number);
+    return Status::kOk;
   }
   bool zero(uint32_t number) const noexcept {
     return (table_[number].flags.load(std::memory_order_acquire) & kSpaceZero) != 0;

@@ -19,8 +19,9 @@
 
 namespace quire {
 
-// A byte a frame. kZero: the frame held a namespace's page that must be zeroed before the next owner.
+// A byte a frame: it held a page of a namespace that must be zeroed before the next owner; its page header was written.
 inline constexpr uint8_t kFrameZero = 1;
+inline constexpr uint8_t kFrameInitialised = 2;
 
 struct Tables {
   explicit Tables(const Region &region) noexcept;

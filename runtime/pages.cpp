@@ -1,0 +1,478 @@
+// Pages: private pages and their frames: alloc, free, block tables, and the lists that hang on leases.
+//
+// A verb on private pages claims each of them first, by the busy flag in its descriptor, and works only when it has
+// them all: so a handle that is stale, published, named twice or in the hands of another call is found before anything
+// has changed, and two verbs never work on one page.
+//
+// Getting frames, in this order: the pool; limbo, where readers have passed since; limbo again, what only the stream of
+// first use still reads; and, for sealed frames, an eviction of exactly what is missing. A few rounds of that, then
+// kAgain (limbo has enough) or kNomem. No step waits for another thread.
+#include <algorithm>
+
+#include "runtime/cache.h"
+
+namespace quire {
+namespace {
+
+// Rounds of "evict, then take": another thread may take what we evicted, as often as this.
+constexpr int kRounds = 4;
+
+// Pages worked on at once, on the stack.
+constexpr uint32_t kBatch = 128;
+
+constexpr uint64_t pack_links(uint32_t next, uint32_t previous) {
+  return uint64_t{next} << 32 | previous;
+}
+constexpr uint32_t next_of(uint64_t links) { return static_cast<uint32_t>(links >> 32); }
+constexpr uint32_t previous_of(uint64_t links) { return static_cast<uint32_t>(links); }
+
+}  // namespace
+
+FrameClassView Cache::frame_class(FrameClass c) noexcept {
+  Tables &t = *tables_;
+  return c == FrameClass::kSealed ? FrameClassView{&t.frame_pool, &t.limbo, t.frame_flags}
+                                  : FrameClassView{&t.open_pool, &t.open_limbo, t.open_frame_flags};
+}
+
+void *Cache::frame_address(FrameClass c, uint32_t frame) const noexcept {
+  return c == FrameClass::kSealed ? arena_.frame(frame) : open_arena_.frame(frame);
+}
+
+// ---- frames
+
+Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
+                          uint32_t *frames) noexcept {
+  FrameClassView f = frame_class(c);
+  if (f.pool->alloc(n, frames)) return Status::kOk;
+  const char *const what = c == FrameClass::kSealed ? "sealed" : "open";
+  if (n > f.pool->capacity()) {
+    tables_->stats.add(Counter::alloc_nomem_total);
+    return set_error(Status::kNomem, "%u %s frames of %u", n, what, f.pool->capacity());
+  }
+  for (int round = 0; round < kRounds; ++round) {
+    streams_->poll();
+    drain_limbo();
+    if (f.pool->alloc(n, frames)) return Status::kOk;
+    if (stream_slot != kNoIndex && take_from_limbo(c, n, stream_slot, frames)) return Status::kOk;
+    if (c == FrameClass::kOpen) break;
+    const uint32_t available = f.pool->available();
+    const uint32_t missing = n > available ? n - available : 1;
+    if (reclaimer_->reclaim(missing) == 0 && f.pool->available() < n) break;
+    if (f.pool->alloc(n, frames)) return Status::kOk;
+  }
+  if (f.pool->alloc(n, frames)) return Status::kOk;
+  const uint64_t coming = uint64_t{f.pool->available()} + f.limbo->count();
+  if (coming >= n) {
+    tables_->stats.add(Counter::alloc_again_total);
+    return set_error(Status::kAgain, "%u %s frames: %u are in limbo, until readers have passed", n,
+                     what, f.limbo->count());
+  }
+  tables_->stats.add(Counter::alloc_nomem_total);
+  return set_error(Status::kNomem, "%u %s frames: %u of %u are free, the others are in use", n, what,
+                   f.pool->available(), f.pool->capacity());
+}
+
+// What only this stream may still read it may have at once: its own work is in order.
+bool Cache::take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot,
+                            uint32_t *frames) noexcept {
+  FrameClassView f = frame_class(c);
+  const uint64_t passed = streams_->min_passed_except(stream_slot);
+  uint32_t got = f.limbo->take(n, passed, frames);
+  // A frame that must be zeroed is zeroed on the stream that gets it: behind its last reader.
+  for (uint32_t i = 0; i < got; ++i) {
+    if ((f.flags[frames[i]].load(std::memory_order_relaxed) & kFrameZero) == 0) continue;
+    f.limbo->push(frames[i], clock_epoch());
+    frames[i--] = frames[--got];
+  }
+  if (got == n || (got > 0 && f.pool->alloc(n - got, frames + got))) return true;
+  for (uint32_t i = 0; i < got; ++i) f.limbo->push(frames[i], clock_epoch());
+  return false;
+}
+
+void Cache::retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept {
+  FrameClassView f = frame_class(c);
+  tables_->stats.add(Counter::frames_retired_total);
+  // relaxed: the pool's or limbo's release, which follows, publishes it.
+  if (zero) f.flags[frame].store(kFrameZero, std::memory_order_relaxed);
+  if (streams_->min_passed() >= epoch) {
+    give_back(c, &frame, 1);
+    return;
+  }
+  tables_->stats.add(Counter::frames_limbo_total);
+  f.limbo->push(frame, epoch);
+  streams_->need();
+}
+
+// Frames whose readers have all passed go to the pool, zeroed where that was asked for.
+void Cache::give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept {
+  FrameClassView f = frame_class(c);
+  for (size_t i = 0; i < n; ++i) {
+    if ((f.flags[frames[i]].load(std::memory_order_relaxed) & kFrameZero) == 0) continue;
+    kernels::zero_page(*codec_, c == FrameClass::kOpen,
+                       static_cast<uint8_t *>(frame_address(c, frames[i])));
+    f.flags[frames[i]].store(0, std::memory_order_relaxed);
+  }
+  f.pool->free(frames, n);
+}
+
+void Cache::drain_limbo() noexcept {
+  const uint64_t passed = streams_->min_passed();
+  tables_->limbo.drain(passed, [this](const uint32_t *frames, size_t n) {
+    give_back(FrameClass::kSealed, frames, n);
+  });
+  tables_->open_limbo.drain(passed, [this](const uint32_t *frames, size_t n) {
+    give_back(FrameClass::kOpen, frames, n);
+  });
+}
+
+// ---- pages
+
+quire_page Cache::page_handle(uint32_t page) const noexcept {
+  return pack_handle(HandleKind::kPage, tag_, Handle{page, tables_->pages.generation(page)});
+}
+
+Status Cache::find_page(quire_page handle, uint32_t *page) const noexcept {
+  Handle h;
+  if (!unpack_handle(HandleKind::kPage, tag_, handle, &h) || h.index >= tables_->pages.capacity()) {
+    return set_error(Status::kStale, "page %016llx is none of this cache",
+                     static_cast<unsigned long long>(handle));
+  }
+  const PageView view = tables_->pages.view(h.index);
+  const bool held = view.state == PageState::kPrivate || view.state == PageState::kVisible;
+  if (!held || view.generation != h.generation) {
+    return set_error(Status::kStale, "page %u was freed or evicted", h.index);
+  }
+  *page = h.index;
+  return Status::kOk;
+}
+
+// A private page behind a handle, with its busy flag taken.
+Status Cache::claim_page(quire_page handle, uint32_t *page) noexcept {
+  if (const Status s = find_page(handle, page); s != Status::kOk) return s;
+  PageDescriptor &d = tables_->pages[*page];
+  // acquire: pairs with the release in unclaim_page().
+  if ((d.flags.fetch_or(kPageBusy, std::memory_order_acquire) & kPageBusy) != 0) {
+    return set_error(Status::kBusy, "page %u is named twice, or another call is working on it", *page);
+  }
+  // Look again: it may have been published or freed before we had the flag.
+  uint32_t again;
+  Status status = find_page(handle, &again);
+  if (status == Status::kOk && tables_->pages.view(*page).state != PageState::kPrivate) {
+    status = set_error(Status::kInvalid, "page %u is published", *page);
+  }
+  if (status != Status::kOk) unclaim_page(*page);
+  return status;
+}
+
+void Cache::unclaim_page(uint32_t page) noexcept {
+  // release: pairs with the acquire in claim_page().
+  tables_->pages[page].flags.fetch_and(static_cast<uint16_t>(~kPageBusy), std::memory_order_release);
+}
+
+void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t index) noexcept {
+  PageTable<> &pages = tables_->pages;
+  pages.claim(page);
+  PageDescriptor &d = pages[page];
+  d.expiry_ms.store(pack_links(kNoIndex, kNoIndex), std::memory_order_relaxed);
+  d.parent.store(kNoIndex, std::memory_order_relaxed);
+  d.depth.store(index, std::memory_order_relaxed);
+  d.frame.store(frame, std::memory_order_relaxed);
+  d.lease.store(kNoIndex, std::memory_order_relaxed);
+  d.writer.store(0, std::memory_order_relaxed);
+  // A page that is appended to in its final format is sealed from the start, in a way.
+  const bool direct = config_.has_open && c == FrameClass::kSealed;
+  const uint16_t flags = c == FrameClass::kOpen ? kPageOpen : direct ? kPageSealed : 0;
+  // Whatever a late claimer with a stale handle adds to this word it takes back itself.
+  const uint16_t old = d.flags.load(std::memory_order_relaxed);
+  d.flags.fetch_xor(static_cast<uint16_t>((old ^ flags) & ~kPageBusy), std::memory_order_release);
+  // Headers of open and of plain pages never change; those of the others come with each page's scales.
+  std::atomic<uint8_t> &frame_flags = frame_class(c).flags[frame];
+  const uint8_t known = frame_flags.load(std::memory_order_relaxed);
+  if (direct || (known & kFrameInitialised) == 0) {
+    kernels::init_page(*codec_, c == FrameClass::kOpen,
+                       static_cast<uint8_t *>(frame_address(c, frame)));
+    frame_flags.store(known | kFrameInitialised, std::memory_order_relaxed);
+  }
+}
+
+Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
+                         uint32_t *out) noexcept {
+  uint32_t frames[kBatch];
+  if (const Status s = take_frames(c, n, stream_slot, frames); s != Status::kOk) return s;
+  // There are as many descriptors as frames of both classes, but one of a frame in limbo or on its
+  // way is free already; so this fails only while other threads hold both for a moment.
+  if (!tables_->page_pool.alloc(n, out)) {
+    give_back(c, frames, n);
+    return set_error(Status::kAgain, "page descriptors are in use by calls under way");
+  }
+  for (uint32_t i = 0; i < n; ++i) init_page(out[i], c, frames[i], index + i);
+  tables_->stats.add(Counter::pages_allocated_total, n);
+  return Status::kOk;
+}
+
+// The page's frame and number go; its busy flag is the caller's.
+void Cache::drop_page(uint32_t page) noexcept {
+  Tables &t = *tables_;
+  PageDescriptor &d = t.pages[page];
+  const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
+  const uint32_t frame = d.frame.load(std::memory_order_relaxed);
+  unclaim_page(page);
+  // A page that other sequences share loses a sharer, no more.
+  if (t.pages.release_private(page, t.pages.generation(page)) != Release::kFreed) return;
+  retire_frame(open ? FrameClass::kOpen : FrameClass::kSealed, frame, clock_epoch(), false);
+  t.page_pool.free(&page, 1);
+  t.stats.add(Counter::pages_freed_total);
+}
+
+void Cache::link(uint32_t lease_index, uint32_t page) noexcept {
+  LeaseSlot &slot = tables_->leases.slot(lease_index);
+  PageTable<> &pages = tables_->pages;
+  const uint32_t last = slot.private_tail.load(std::memory_order_relaxed);
+  pages[page].lease.store(lease_index, std::memory_order_relaxed);
+  pages[page].expiry_ms.store(pack_links(kNoIndex, last), std::memory_order_relaxed);
+  if (last == kNoIndex) {
+    slot.private_head.store(page, std::memory_order_relaxed);
+  } else {
+    auto &links = pages[last].expiry_ms;
+    links.store(pack_links(page, previous_of(links.load(std::memory_order_relaxed))),
+                std::memory_order_relaxed);
+  }
+  slot.private_tail.store(page, std::memory_order_relaxed);
+  slot.private_pages.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Cache::unlink(uint32_t page) noexcept {
+  PageTable<> &pages = tables_->pages;
+  const uint32_t lease_index = pages[page].lease.load(std::memory_order_relaxed);
+  if (lease_index == kNoIndex) return;
+  LeaseSlot &slot = tables_->leases.slot(lease_index);
+  const uint64_t links = pages[page].expiry_ms.load(std::memory_order_relaxed);
+  const uint32_t next = next_of(links);
+  const uint32_t previous = previous_of(links);
+  if (previous == kNoIndex) {
+    slot.private_head.store(next, std::memory_order_relaxed);
+  } else {
+    auto &word = pages[previous].expiry_ms;
+    word.store(pack_links(next, previous_of(word.load(std::memory_order_relaxed))),
+               std::memory_order_relaxed);
+  }
+  if (next == kNoIndex) {
+    slot.private_tail.store(previous, std::memory_order_relaxed);
+  } else {
+    auto &word = pages[next].expiry_ms;
+    word.store(pack_links(next_of(word.load(std::memory_order_relaxed)), previous),
+               std::memory_order_relaxed);
+  }
+  slot.private_pages.fetch_sub(1, std::memory_order_relaxed);
+  pages[page].lease.store(kNoIndex, std::memory_order_relaxed);
+}
+
+// All private pages of a lease that the caller is inside of, or kBusy and none.
+Status Cache::free_private_pages(LeaseSlot &slot) noexcept {
+  PageTable<> &pages = tables_->pages;
+  const uint32_t head = slot.private_head.load(std::memory_order_relaxed);
+  for (uint32_t page = head; page != kNoIndex;) {
+    PageDescriptor &d = pages[page];
+    // acquire: pairs with the release in unclaim_page().
+    const bool busy = (d.flags.fetch_or(kPageBusy, std::memory_order_acquire) & kPageBusy) != 0;
+    if (busy) {
+      for (uint32_t back = head; back != page;) {
+        const uint32_t next = next_of(pages[back].expiry_ms.load(std::memory_order_relaxed));
+        unclaim_page(back);
+        back = next;
+      }
+      return set_error(Status::kBusy, "another call is working on private page %u of this lease", page);
+    }
+    page = next_of(d.expiry_ms.load(std::memory_order_relaxed));
+  }
+  for (uint32_t page = head; page != kNoIndex;) {
+    const uint32_t next = next_of(pages[page].expiry_ms.load(std::memory_order_relaxed));
+    pages[page].lease.store(kNoIndex, std::memory_order_relaxed);
+    drop_page(page);
+    page = next;
+  }
+  slot.private_head.store(kNoIndex, std::memory_order_relaxed);
+  slot.private_tail.store(kNoIndex, std::memory_order_relaxed);
+  slot.private_pages.store(0, std::memory_order_relaxed);
+  return Status::kOk;
+}
+
+// ---- verbs
+
+Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *pages) noexcept {
+  if (options.tier != QUIRE_TIER_DEVICE) {
+    return set_error(Status::kUnsupported, "alloc in tier %u: this version has the device tier only",
+                     options.tier);
+  }
+  uint32_t stream_slot = kNoIndex;
+  if (const Status s = find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
+  Handle lease;
+  if (options.lease != 0) {
+    if (const Status s = enter_lease(options.lease, &lease); s != Status::kOk) return s;
+  }
+  const bool open = config_.has_open && (options.flags & QUIRE_ALLOC_SEALED) == 0;
+  const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;
+  uint32_t index = 0;
+  if (options.first != 0) {
+    index = options.first - 1;
+  } else if (options.lease != 0) {
+    const LeaseSlot &slot = tables_->leases.slot(lease.index);
+    index = slot.pages.load(std::memory_order_relaxed) +
+            slot.private_pages.load(std::memory_order_relaxed);
+  }
+  Status status = n <= frame_class(c).pool->capacity()
+                      ? Status::kOk
+                      : set_error(Status::kNomem, "%u pages of %u", n, frame_class(c).pool->capacity());
+  uint32_t done = 0;
+  while (done < n && status == Status::kOk) {
+    uint32_t batch[kBatch];
+    const uint32_t count = std::min(n - done, kBatch);
+    status = take_pages(c, count, stream_slot, index + done, batch);
+    if (status != Status::kOk) break;
+    for (uint32_t i = 0; i < count; ++i) {
+      if (options.lease != 0) link(lease.index, batch[i]);
+      pages[done + i] = page_handle(batch[i]);
+    }
+    done += count;
+  }
+  if (status != Status::kOk) {
+    for (uint32_t i = 0; i < done; ++i) {
+      const auto page = static_cast<uint32_t>(pages[i]);
+      unlink(page);
+      drop_page(page);
+    }
+  }
+  if (options.lease != 0) tables_->leases.leave(lease.index);
+  return status;
+}
+
+// Enters each lease that a claimed page hangs on, once: `token`, unique to this call, marks it.
+Status Cache::enter_lease_of(uint32_t page, uint64_t token) noexcept {
+  const uint32_t index = tables_->pages[page].lease.load(std::memory_order_relaxed);
+  if (index == kNoIndex) return Status::kOk;
+  LeaseSlot &slot = tables_->leases.slot(index);
+  if (slot.spare.load(std::memory_order_relaxed) == token) return Status::kOk;
+  const uint32_t word = slot.word.load(std::memory_order_relaxed);
+  const Handle lease{index, (word >> LeaseTable::kGenerationShift) & kGenerationMask};
+  if (const Status s = tables_->leases.enter(lease); s != Status::kOk) {
+    return s == Status::kStale ? Status::kBusy : s;  // being released: its pages go with it
+  }
+  slot.spare.store(token, std::memory_order_relaxed);
+  // The page may have left this lease before we were inside.
+  if (tables_->pages[page].lease.load(std::memory_order_relaxed) == index) return Status::kOk;
+  slot.spare.store(0, std::memory_order_relaxed);
+  tables_->leases.leave(index);
+  return set_error(Status::kBusy, "page %u is changing hands", page);
+}
+
+void Cache::leave_lease_of(uint32_t lease_index, uint64_t token) noexcept {
+  if (lease_index == kNoIndex) return;
+  LeaseSlot &slot = tables_->leases.slot(lease_index);
+  if (slot.spare.load(std::memory_order_relaxed) != token) return;
+  slot.spare.store(0, std::memory_order_relaxed);
+  tables_->leases.leave(lease_index);
+}
+
+Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
+  uint64_t on_stack = 0;
+  const auto token = reinterpret_cast<uint64_t>(&on_stack);
+  uint32_t claimed = 0;
+  Status status = Status::kOk;
+  for (; claimed < n && status == Status::kOk; ++claimed) {
+    uint32_t page;
+    status = claim_page(pages[claimed], &page);
+    if (status != Status::kOk) {
+      // Twice in one call is the caller's mistake, not a race.
+      const bool twice = std::find(pages, pages + claimed, pages[claimed]) != pages + claimed;
+      if (twice) status = set_error(Status::kInvalid, "page %u is named twice", page);
+      break;
+    }
+    status = enter_lease_of(page, token);
+    if (status != Status::kOk) {
+      unclaim_page(page);
+      break;
+    }
+  }
+  const bool good = status == Status::kOk;
+  for (uint32_t i = 0; i < claimed; ++i) {
+    const auto page = static_cast<uint32_t>(pages[i]);
+    const uint32_t lease = tables_->pages[page].lease.load(std::memory_order_relaxed);
+    if (good) {
+      unlink(page);
+      // The last page of this lease in the call lets go of it; unlink needs it until then.
+      bool last = true;
+      for (uint32_t j = i + 1; j < n && last && lease != kNoIndex; ++j) {
+        const auto later = static_cast<uint32_t>(pages[j]);
+        last = tables_->pages[later].lease.load(std::memory_order_relaxed) != lease;
+      }
+      drop_page(page);
+      if (last) leave_lease_of(lease, token);
+    } else {
+      leave_lease_of(lease, token);
+      unclaim_page(page);
+    }
+  }
+  return status;
+}
+
+int32_t Cache::block_entry(uint32_t page) const noexcept {
+  const PageDescriptor &d = tables_->pages[page];
+  const auto frame = static_cast<int32_t>(d.frame.load(std::memory_order_relaxed));
+  const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
+  return open ? -2 - frame : frame;
+}
+
+Status Cache::frames(const quire_page *pages, uint32_t n, int32_t *out) noexcept {
+  for (uint32_t i = 0; i < n; ++i) {
+    uint32_t page;
+    if (const Status s = find_page(pages[i], &page); s != Status::kOk) return s;
+    out[i] = block_entry(page);
+  }
+  return Status::kOk;
+}
+
+Status Cache::page_info(quire_page handle, quire_page_record *out) noexcept {
+  uint32_t page;
+  if (const Status s = find_page(handle, &page); s != Status::kOk) return s;
+  const Tables &t = *tables_;
+  const PageDescriptor &d = t.pages[page];
+  const PageView view = t.pages.view(page);
+  const bool visible = view.state == PageState::kVisible;
+  const uint16_t flags = d.flags.load(std::memory_order_relaxed);
+  out->state = visible ? QUIRE_PAGE_PUBLISHED : QUIRE_PAGE_PRIVATE;
+  out->flags = ((flags & kPageOpen) != 0 ? QUIRE_PAGE_OPEN : 0u) |
+               ((flags & kPageSealed) != 0 ? QUIRE_PAGE_SEALED : 0u) |
+               ((flags & kPageLossy) != 0 ? QUIRE_PAGE_LOSSY : 0u);
+  if (visible && !Alive{&t.pages, &t.spaces, now_ms()}(page)) out->flags |= QUIRE_PAGE_DEAD;
+  out->index = d.depth.load(std::memory_order_relaxed);
+  out->frame = block_entry(page);
+  out->references = view.ref;
+  out->children = view.children;
+  out->idle_ttl_ms = t.pages.idle_ttl_ms(page);
+  const auto now = static_cast<uint32_t>(clock_epoch());
+  out->age_epochs = visible ? now - t.pages.stamp(page) : 0;
+  out->expires_ms = visible ? d.expiry_ms.load(std::memory_order_relaxed) : UINT64_MAX;
+  out->key = quire_key{0, 0};
+  out->parent = 0;
+  if (visible) {
+    out->key = quire_key{d.key_lo.load(std::memory_order_relaxed),
+                         d.key_hi.load(std::memory_order_relaxed)};
+    const uint32_t parent = d.parent.load(std::memory_order_relaxed);
+    if (parent != kNoIndex) out->parent = page_handle(parent);
+  }
+  // What was read of a page that went away meanwhile is of two pages.
+  return find_page(handle, &page);
+}
+
+Status Cache::page_data(quire_page handle, void **data, size_t *bytes) noexcept {
+  uint32_t page;
+  if (const Status s = find_page(handle, &page); s != Status::kOk) return s;
+  const PageDescriptor &d = tables_->pages[page];
+  const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
+  const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;
+  *data = frame_address(c, d.frame.load(std::memory_order_relaxed));
+  *bytes = layout(c).page_bytes;
+  return Status::kOk;
+}
+
+}  // namespace quire

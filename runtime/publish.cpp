@@ -1,0 +1,285 @@
+// Publish: private pages become part of the shared index, and namespaces are set and evicted.
+//
+// A lease's chain grows by one page a step, under the pin of the chain's tail:
+//
+//   1. the tail is alive, else stop (nothing can be found below a dead page)
+//   2. the page's descriptor is filled: parent, depth, namespace and its generation, expiry = min(asked, parent's),
+//      writer and epoch of readiness, stamp = now
+//   3. children(parent) + 1, pages(namespace) + 1; a counter at its limit stops the publish
+//   4. insert: ours becomes visible with one pin (ours), or the canonical page of this key is pinned for us
+//   5. the pin on the old tail is dropped, the new page is the tail
+//
+// So there is no moment at which the new page, or the old tail, could be evicted. On anything but an insert, step 3
+// is undone. Exactly-once is the index's (one live page a key); a prefix is published because a step comes only after
+// the one before it.
+#include <algorithm>
+
+#include "runtime/cache.h"
+
+namespace quire {
+namespace {
+
+uint32_t clamp_u32(uint64_t n) { return static_cast<uint32_t>(std::min<uint64_t>(n, UINT32_MAX)); }
+
+}  // namespace
+
+Status Cache::check_retention(const quire_retention *retention, bool absolute_allowed) noexcept {
+  if (retention == nullptr) return Status::kOk;
+  if (retention->priority > 4) {
+    return set_error(Status::kInvalid, "retention: priority %u, 0 to 4 are known", retention->priority);
+  }
+  if (retention->cls > 8) {
+    return set_error(Status::kInvalid, "retention: class %u, 0 to 8 are known", retention->cls);
+  }
+  if (retention->absolute_ttl_ms != 0 && !absolute_allowed) {
+    return set_error(Status::kInvalid, "retention: an absolute TTL is set at publish only");
+  }
+  return Status::kOk;
+}
+
+// What a page that the caller owns or pins is kept by. Zero fields leave what is there.
+void Cache::retain(uint32_t page, const quire_retention &retention) noexcept {
+  PageTable<> &pages = tables_->pages;
+  uint8_t cls = pages.page_class(page);
+  if (retention.priority != 0) cls = with_priority(cls, retention.priority - 1);
+  if (retention.cls != 0) cls = with_class(cls, retention.cls - 1);
+  if (retention.idle_ttl_ms != 0) {
+    const bool none = retention.idle_ttl_ms == UINT32_MAX;
+    pages.set_idle_ttl_ms(page, none ? 0 : retention.idle_ttl_ms);
+    cls = static_cast<uint8_t>(none ? cls & ~kTagIdle : cls | kTagIdle);
+    if (!none) reclaimer_->note_ttl();
+  }
+  pages.set_class(page, cls);
+}
+
+// Everything a descriptor says of a page that is about to be published, but its key.
+void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space,
+                          const PublishContext &context) noexcept {
+  PageTable<> &pages = tables_->pages;
+  PageDescriptor &d = pages[page];
+  uint64_t expiry = context.expiry_ms;
+  uint32_t depth = 0;
+  if (parent != kNoIndex) {
+    expiry = std::min(expiry, pages[parent].expiry_ms.load(std::memory_order_relaxed));
+    depth = pages[parent].depth.load(std::memory_order_relaxed) + 1;
+  }
+  d.parent.store(parent, std::memory_order_relaxed);
+  d.depth.store(depth, std::memory_order_relaxed);
+  d.space.store(space.number, std::memory_order_relaxed);
+  d.space_generation.store(space.generation, std::memory_order_relaxed);
+  d.expiry_ms.store(expiry, std::memory_order_relaxed);
+  d.writer.store(context.writer, std::memory_order_relaxed);
+  d.ready_epoch.store(static_cast<uint32_t>(context.epoch), std::memory_order_relaxed);
+  pages.set_stamp(page, static_cast<uint32_t>(context.epoch));
+  pages.set_class(page, with_priority(0, 1));
+  pages.set_idle_ttl_ms(page, 0);
+  if (config_.values.idle_ttl_ms != 0) {
+    quire_retention standard = {};
+    standard.idle_ttl_ms = config_.values.idle_ttl_ms;
+    retain(page, standard);
+  }
+  if (context.retention != nullptr) retain(page, *context.retention);
+  if (expiry != UINT64_MAX) {
+    pages.set_class(page, pages.page_class(page) | kTagExpires);
+    if (!expires_.load(std::memory_order_relaxed)) expires_.store(true, std::memory_order_release);
+    reclaimer_->note_ttl();
+  }
+}
+
+// One step: page `page` with `key` behind `*tail`. kOk: *tail moved on, *found tells a page of
+// somebody else. kAgain (no error text): cannot be indexed, nothing has changed.
+Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space,
+                           const PublishContext &context, uint32_t *tail, bool *found) noexcept {
+  Tables &t = *tables_;
+  const uint32_t parent = *tail;
+  const Alive alive = this->alive();
+  if (parent != kNoIndex && !alive(parent)) return Status::kAgain;
+  const uint64_t links = t.pages[page].expiry_ms.load(std::memory_order_relaxed);
+  if (parent != kNoIndex && !t.pages.add_child(parent)) return Status::kAgain;
+  if (!t.spaces.add_page(space.number)) {
+    if (parent != kNoIndex) t.pages.drop_child(parent);
+    return Status::kAgain;
+  }
+  // From here on the descriptor's expiry word means an expiry; the lease's list lets go of the page.
+  const uint32_t lease = t.pages[page].lease.load(std::memory_order_relaxed);
+  unlink(page);
+  describe_page(page, parent, space, context);
+  const Insert result = t.index.insert(key, page, alive);
+  if (result.status == Insert::kInserted) {
+    t.stats.add(Counter::pages_published_total);
+    emit_page(QUIRE_EVENT_STORED, page, 0);
+  } else {
+    t.pages[page].expiry_ms.store(links, std::memory_order_relaxed);
+    t.pages[page].parent.store(kNoIndex, std::memory_order_relaxed);
+    t.pages[page].writer.store(0, std::memory_order_relaxed);
+    if (lease != kNoIndex) link(lease, page);
+    t.spaces.drop_page(space.number);
+    if (parent != kNoIndex) t.pages.drop_child(parent);
+    if (result.status != Insert::kFound) return Status::kAgain;
+    t.stats.add(Counter::pages_duplicate_total);
+  }
+  *found = result.status == Insert::kFound;
+  *tail = result.page;
+  if (parent != kNoIndex) drop_pin(parent);
+  return Status::kOk;
+}
+
+// The private pages that a publish is asked for: valid, of one lease or none, not lossy, claimed.
+Status Cache::claim_for_publish(const quire_page *pages, uint32_t n, uint32_t lease_index,
+                                uint32_t *claimed) noexcept {
+  for (*claimed = 0; *claimed < n; ++*claimed) {
+    uint32_t page;
+    if (const Status s = claim_page(pages[*claimed], &page); s != Status::kOk) return s;
+    const PageDescriptor &d = tables_->pages[page];
+    const uint32_t lease = d.lease.load(std::memory_order_relaxed);
+    const uint16_t flags = d.flags.load(std::memory_order_relaxed);
+    Status status = Status::kOk;
+    if (lease != kNoIndex && lease != lease_index) {
+      status = set_error(Status::kInvalid, "page %u hangs on another lease", page);
+    } else if ((flags & kPageLossy) != 0) {
+      status = set_error(Status::kInvalid, "page %u was decoded from a sealed page", page);
+    }
+    if (status != Status::kOk) {
+      unclaim_page(page);
+      return status;
+    }
+  }
+  return Status::kOk;
+}
+
+Status Cache::check_chain(const LeaseSlot &slot, const quire_prefix &prefix) const noexcept {
+  const uint32_t length = slot.pages.load(std::memory_order_relaxed);
+  if (prefix.n < length) {
+    return set_error(Status::kInvalid, "a prefix of %u pages under a lease on %u", prefix.n, length);
+  }
+  if (length == 0) return Status::kOk;
+  const PageDescriptor &d = tables_->pages[slot.tail.load(std::memory_order_relaxed)];
+  const quire_key &key = prefix.keys[length - 1];
+  if (d.key_lo.load(std::memory_order_relaxed) == key.lo &&
+      d.key_hi.load(std::memory_order_relaxed) == key.hi) {
+    return Status::kOk;
+  }
+  return set_error(Status::kInvalid, "key %u of the prefix is not the one of the lease's last page",
+                   length - 1);
+}
+
+void Cache::keep_tokens(uint32_t page, const uint32_t *tokens) noexcept {
+  if (tables_->tokens == nullptr) return;
+  std::atomic<uint32_t> *at = tables_->tokens + size_t{page} * config_.page_tokens();
+  for (uint32_t i = 0; i < config_.page_tokens(); ++i) {
+    at[i].store(tokens[i], std::memory_order_relaxed);  // relaxed: make_visible publishes them
+  }
+}
+
+Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page *pages,
+                      const quire_publish_options &options, quire_publish_result *result) noexcept {
+  uint32_t stream_slot = kNoIndex;
+  if (const Status s = find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
+  if (const Status s = check_retention(options.retention, true); s != Status::kOk) return s;
+  Handle handle;
+  if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
+  LeaseSlot &slot = tables_->leases.slot(handle.index);
+  const uint32_t length = slot.pages.load(std::memory_order_relaxed);
+  Status status = check_chain(slot, prefix);
+  uint32_t claimed = 0;
+  Namespace space;
+  if (status == Status::kOk && prefix.n > length) {
+    status = claim_for_publish(pages + length, prefix.n - length, handle.index, &claimed);
+    if (status == Status::kOk) {
+      status = seal_for_publish(pages + length, claimed, options.stream, stream_slot);
+    }
+    if (status == Status::kOk) status = tables_->spaces.enter(to_key(prefix.root), &space);
+  }
+  uint32_t published = 0, duplicate = 0, replaced = 0;
+  if (space.number != kNoIndex) {
+    PublishContext context{options.retention, UINT64_MAX, clock_epoch(), 0};
+    if (options.retention != nullptr && options.retention->absolute_ttl_ms != 0) {
+      context.expiry_ms = now_ms() + options.retention->absolute_ttl_ms;
+    }
+    if (stream_slot != kNoIndex) {
+      context.writer = static_cast<uint16_t>(stream_slot + 1);
+      streams_->need();
+    }
+    uint32_t tail = slot.tail.load(std::memory_order_relaxed);
+    for (uint32_t i = length; i < prefix.n; ++i) {
+      const auto page = static_cast<uint32_t>(pages[i]);
+      bool found = false;
+      if (tables_->tokens != nullptr) keep_tokens(page, prefix.tokens + size_t{i} * config_.page_tokens());
+      if (publish_page(page, to_key(prefix.keys[i]), space, context, &tail, &found) != Status::kOk) {
+        tables_->stats.add(Counter::pages_unindexed_total, prefix.n - i);
+        break;
+      }
+      ++published;
+      unclaim_page(page);
+      if (!found) continue;
+      ++duplicate;
+      if ((options.flags & QUIRE_PUBLISH_REPLACE) == 0) continue;
+      unlink(page);
+      drop_page(page);
+      pages[i] = page_handle(tail);
+      ++replaced;
+    }
+    slot.tail.store(tail, std::memory_order_relaxed);
+    slot.pages.store(length + published, std::memory_order_relaxed);
+    tables_->spaces.leave(space.number);
+  }
+  for (uint32_t i = published; i < claimed; ++i) {
+    unclaim_page(static_cast<uint32_t>(pages[length + i]));
+  }
+  tables_->leases.leave(handle.index);
+  if (status == Status::kOk && result != nullptr) {
+    result->n_published = published;
+    result->n_replaced = replaced;
+    result->n_duplicate = duplicate;
+  }
+  return status;
+}
+
+// The open ones among claimed pages are sealed; all or nothing where frames are short.
+Status Cache::seal_for_publish(const quire_page *pages, uint32_t n, Stream stream,
+                               uint32_t stream_slot) noexcept {
+  if (!config_.has_open) return Status::kOk;
+  uint32_t open = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    const PageDescriptor &d = tables_->pages[static_cast<uint32_t>(pages[i])];
+    if ((d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0) ++open;
+  }
+  if (open == 0) return Status::kOk;
+  if (const Status s = ensure_frames(FrameClass::kSealed, open); s != Status::kOk) return s;
+  uint32_t batch[16];
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    const auto page = static_cast<uint32_t>(pages[i]);
+    const PageDescriptor &d = tables_->pages[page];
+    if ((d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0) batch[count++] = page;
+    if (count == 0 || (count < std::size(batch) && i + 1 < n)) continue;
+    if (const Status s = seal_claimed(batch, count, stream, stream_slot); s != Status::kOk) return s;
+    count = 0;
+  }
+  return Status::kOk;
+}
+
+// ---- namespaces
+
+Status Cache::namespace_set(Key root, const quire_namespace &settings) noexcept {
+  if (settings.quota != 0 || settings.floor != 0) {
+    return set_error(Status::kUnsupported, "this version has no quota and no floor of a namespace");
+  }
+  if (settings.zero > 1) return set_error(Status::kInvalid, "zero: 0 or 1 is wanted");
+  Namespace space;
+  if (const Status s = tables_->spaces.enter(root, &space); s != Status::kOk) return s;
+  const Status status = tables_->spaces.set_zero(space.number, settings.zero != 0);
+  tables_->spaces.leave(space.number);
+  return status;
+}
+
+Status Cache::evict_namespace(Key root) noexcept {
+  Namespace space;
+  if (!tables_->spaces.enter_existing(root, &space)) return Status::kOk;
+  tables_->spaces.bump(space.number);
+  tables_->spaces.leave(space.number);
+  reclaimer_->note_dead();
+  return Status::kOk;
+}
+
+}  // namespace quire

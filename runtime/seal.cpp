@@ -1,0 +1,159 @@
+// Seal: from open pages to encoded ones, back again, and copies between open pages.
+//
+// Sealing keeps the page and changes its frame: a sealed frame is taken, the encoder is enqueued, the descriptor is
+// switched, and the open frame retires as of now, since the encoder, and perhaps the engine's kernels, still read it on
+// some stream. The same in the other direction for unsealing, which sequences need to roll back into a full page.
+//
+// All or nothing: frames come first. Where the device fails half-way, frames that an enqueued encoder will still write go
+// through limbo, and the pages are what they were.
+#include <algorithm>
+
+#include "runtime/cache.h"
+#include "runtime/parallel.h"
+
+namespace quire {
+namespace {
+
+// Pages an enqueued task, bounded by what a task can carry.
+constexpr uint32_t kBatch = 16;
+
+}  // namespace
+
+kernels::Frames Cache::kernel_frames() const noexcept {
+  kernels::Frames frames;
+  frames.sealed = {static_cast<uint8_t *>(arena_.base()), arena_.stride()};
+  if (config_.has_open) {
+    frames.open = {static_cast<uint8_t *>(open_arena_.base()), open_arena_.stride()};
+  }
+  return frames;
+}
+
+// Enqueues the encoder of n <= kBatch pages. What it points to lives in the task.
+Status Cache::enqueue_seal(const uint32_t *from, const uint32_t *to, const uint32_t *index,
+                           uint32_t n, Stream stream) noexcept {
+  struct Work {
+    Cache *cache;
+    uint32_t n;
+    uint32_t from[kBatch], to[kBatch], index[kBatch];
+  } work{this, n, {}, {}, {}};
+  std::copy_n(from, n, work.from);
+  std::copy_n(to, n, work.to);
+  std::copy_n(index, n, work.index);
+  return device_->launch(stream, [work] {
+    Cache &c = *work.cache;
+    kernels::SealArgs args;
+    args.frames = c.kernel_frames();
+    args.from = work.from;
+    args.to = work.to;
+    args.page_index = work.index;
+    args.pages = work.n;
+    args.search = c.config_.values.fast_scales == 0;
+    const uint64_t bad = parallel_sum(
+        c.workers_, kernels::seal_tasks(*c.codec_, args),
+        [&](uint64_t begin, uint64_t end) { return kernels::seal(*c.codec_, args, begin, end); });
+    if (bad != 0) c.tables_->stats.add(Counter::nonfinite_values_total, bad);
+  });
+}
+
+// Open pages whose busy flags the caller holds; the others of `pages` are left out already.
+Status Cache::seal_claimed(const uint32_t *pages, uint32_t n, Stream stream,
+                           uint32_t stream_slot) noexcept {
+  Tables &t = *tables_;
+  for (uint32_t done = 0; done < n;) {
+    const uint32_t count = std::min(n - done, kBatch);
+    uint32_t from[kBatch], to[kBatch], index[kBatch];
+    Status status = take_frames(FrameClass::kSealed, count, stream_slot, to);
+    if (status != Status::kOk) return status;
+    for (uint32_t i = 0; i < count; ++i) {
+      const PageDescriptor &d = t.pages[pages[done + i]];
+      from[i] = d.frame.load(std::memory_order_relaxed);
+      index[i] = d.depth.load(std::memory_order_relaxed);
+    }
+    status = enqueue_seal(from, to, index, count, stream);
+    if (status != Status::kOk) {
+      t.stats.add(Counter::device_errors_total);
+      give_back(FrameClass::kSealed, to, count);
+      return status;
+    }
+    for (uint32_t i = 0; i < count; ++i) {
+      PageDescriptor &d = t.pages[pages[done + i]];
+      d.frame.store(to[i], std::memory_order_relaxed);
+      d.flags.fetch_xor(kPageOpen | kPageSealed, std::memory_order_release);
+      retire_frame(FrameClass::kOpen, from[i], clock_epoch(), false);
+    }
+    t.stats.add(Counter::pages_sealed_total, count);
+    done += count;
+  }
+  return Status::kOk;
+}
+
+Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept {
+  Tables &t = *tables_;
+  uint32_t stream_slot = kNoIndex;
+  if (const Status s = find_stream(stream, &stream_slot); s != Status::kOk) return s;
+  Status status = Status::kOk;
+  uint32_t claimed = 0;
+  uint32_t open = 0;
+  for (; claimed < n; ++claimed) {
+    uint32_t page;
+    status = claim_page(pages[claimed], &page);
+    if (status != Status::kOk) break;
+    const uint16_t flags = t.pages[page].flags.load(std::memory_order_relaxed);
+    if ((flags & kPageOpen) != 0) ++open;
+    if ((flags & kPageLossy) == 0) continue;
+    status = set_error(Status::kInvalid, "page %u was decoded from a sealed page", page);
+    ++claimed;
+    break;
+  }
+  // Frames for all are asked for first, so that a shortage changes nothing.
+  if (status == Status::kOk && open > 0) status = ensure_frames(FrameClass::kSealed, open);
+  for (uint32_t i = 0; i < claimed && status == Status::kOk; ++i) {
+    const auto page = static_cast<uint32_t>(pages[i]);
+    const uint16_t flags = t.pages[page].flags.load(std::memory_order_relaxed);
+    if ((flags & kPageOpen) != 0) {
+      status = seal_claimed(&page, 1, stream, stream_slot);
+    } else if (!config_.has_open) {
+      t.pages[page].flags.fetch_or(kPageSealed, std::memory_order_relaxed);
+    }
+  }
+  for (uint32_t i = 0; i < claimed; ++i) unclaim_page(static_cast<uint32_t>(pages[i]));
+  return status;
+}
+
+// A sealed private or visible page, decoded into the open frame of a private one.
+Status Cache::unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept {
+  Tables &t = *tables_;
+  const uint32_t from = t.pages[from_page].frame.load(std::memory_order_relaxed);
+  const uint32_t to = t.pages[to_page].frame.load(std::memory_order_relaxed);
+  const uint32_t index = t.pages[from_page].depth.load(std::memory_order_relaxed);
+  const Status status = device_->launch(stream, [this, from, to, index] {
+    kernels::SealArgs args;
+    args.frames = kernel_frames();
+    args.from = &from;
+    args.to = &to;
+    args.page_index = &index;
+    args.pages = 1;
+    kernels::unseal(*codec_, args, 0, kernels::seal_tasks(*codec_, args));
+  });
+  if (status != Status::kOk) {
+    t.stats.add(Counter::device_errors_total);
+    return status;
+  }
+  t.pages[to_page].flags.fetch_or(kPageLossy, std::memory_order_relaxed);
+  t.stats.add(Counter::pages_unsealed_total);
+  return Status::kOk;
+}
+
+// The bytes of one page's frame, into another page's frame of the same class.
+Status Cache::copy_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept {
+  const PageDescriptor &d = tables_->pages[from_page];
+  const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
+  const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;
+  const void *from = frame_address(c, d.frame.load(std::memory_order_relaxed));
+  void *to = frame_address(c, tables_->pages[to_page].frame.load(std::memory_order_relaxed));
+  const Status status = device_->copy(to, from, layout(c).page_bytes, stream);
+  if (status != Status::kOk) tables_->stats.add(Counter::device_errors_total);
+  return status;
+}
+
+}  // namespace quire
