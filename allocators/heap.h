@@ -21,7 +21,8 @@
 //   allocate(size, align) % align == 0
 //
 // Any thread, also to free what another thread allocated. Cost: that of the backend, and two
-// relaxed atomic adds.
+// relaxed atomic adds on counters that all threads share, which is why nothing on the path of a
+// token or a page allocates here.
 #pragma once
 
 #include <atomic>

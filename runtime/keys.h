@@ -14,12 +14,12 @@
 //   - Same secret, same keys: on every CPU, instruction set and version. A cache draws its secret
 //     from the kernel unless it is given one, as it must be where keys are shared between caches.
 //
-// The PRF is HighwayHash-128 with a 256-bit key (arXiv 1612.06257). decisions/keys-device.md holds
+// The PRF is HighwayHash-128 with a 256-bit key (arXiv 1612.06257). decisions/prefix-keys.md holds
 // it against its peers.
 //
 // Immutable after construction, so any thread. Allocates nothing. Cost: a page of 16 tokens is one
-// link of a chain of dependences, about 25 ns with AVX2 on the machine of that record and eight
-// times that without; the tokens of longer pages are hashed behind the previous link.
+// link of a chain of dependences, about 28 ns with AVX2 on the machine of that record and five times
+// that without; the tokens of longer pages are hashed behind the previous link.
 #pragma once
 
 #include <cstddef>

@@ -1,10 +1,10 @@
 // HighwayHash's update and finish with AVX2, compiled with -mavx2 and called only after a check of
 // the CPU.
 //
-// The library's own HHStateAVX2 gives the same keys (a test holds the two together); it is not used
-// because its packets come from memory only: a parent that was just finished would go out in 8-byte
-// stores and come back in one 32-byte load, which no store buffer forwards, in every link of the
-// chain.
+// The package's own HHStateAVX2 gives the same keys (keys_test holds both to one value). It is not used
+// because its packets come from memory only: a parent that was just finished goes out in narrow
+// stores and comes back in one wide load, in every link of the chain. Here it stays in a register;
+// decisions/prefix-keys.md has the difference.
 #include "runtime/key_hash.h"
 
 #ifdef __AVX2__

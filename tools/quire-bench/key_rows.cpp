@@ -1,9 +1,9 @@
 // Rows "keys/...": naming prefixes. Every contender chains: a page's key depends on the key before.
 //
 // Peers: SHA-256 of (parent, tokens) through OpenSSL, which many use to name pages by content, and
-// which takes SHA instructions of the CPU where there are any; XXH3 of the same bytes, which is not keyed and
-// so is no alternative, as the floor. The library's own portable code is shown beside them: it is
-// what a CPU without AVX2 gets.
+// which uses the CPU's SHA instructions where there are any; XXH3 of the same bytes, which is not
+// keyed and so is no alternative, as the floor. The library's own portable code is shown beside
+// them: it is what a CPU without AVX2 gets.
 #include <array>
 #include <cstring>
 #include <vector>
