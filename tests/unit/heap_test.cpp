@@ -87,6 +87,29 @@ std::string library_of(void *symbol) {
 
 }  // namespace
 
+// An engine that closes its cache in an exit handler, or in the destructor of a static object. The
+// first case of this file: the child then loads the backend itself, after its handler was registered,
+// so that the handler runs after whatever the backend registered.
+BOOST_AUTO_TEST_CASE(exit_handlers_may_still_use_the_heap,
+                     *boost::unit_test::enable_if<!kThreadSanitizer>()) {
+  BOOST_TEST(child_succeeds(
+      [] {
+        static Heap *heap = nullptr;
+        static void *block = nullptr;
+        std::atexit([] {
+          heap->deallocate(block, 300);
+          void *const late = heap->allocate(70000);
+          if (late == nullptr || heap->live_blocks() != 1) _exit(3);
+          heap->deallocate(late, 70000);
+          std::_Exit(0);  // the exit handlers of the test framework are not the child's
+        });
+        heap = new Heap;
+        block = heap->allocate(300);
+        return block != nullptr;
+      },
+      true));
+}
+
 BOOST_AUTO_TEST_CASE(the_backend_says_what_it_is) {
   Heap heap;
   const std::string name = heap.backend();
@@ -193,28 +216,6 @@ BOOST_AUTO_TEST_CASE(a_forked_child_can_allocate_and_free_what_it_inherited,
       },
       false));
   heap.deallocate(inherited, 1000);
-}
-
-// An engine that closes its cache in an exit handler, or in the destructor of a static object.
-BOOST_AUTO_TEST_CASE(exit_handlers_may_still_use_the_heap,
-                     *boost::unit_test::enable_if<!kThreadSanitizer>()) {
-  BOOST_TEST(child_succeeds(
-      [] {
-        // Registered before the heap's first use, so that it runs after whatever that registered.
-        static Heap *heap = nullptr;
-        static void *block = nullptr;
-        std::atexit([] {
-          heap->deallocate(block, 300);
-          void *const late = heap->allocate(70000);
-          if (late == nullptr || heap->live_blocks() != 1) _exit(3);
-          heap->deallocate(late, 70000);
-          std::_Exit(0);  // the exit handlers of the test framework are not the child's
-        });
-        heap = new Heap;
-        block = heap->allocate(300);
-        return block != nullptr;
-      },
-      true));
 }
 
 BOOST_AUTO_TEST_CASE(memory_that_is_not_there_is_null_with_a_text) {
