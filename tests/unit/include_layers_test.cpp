@@ -67,7 +67,7 @@ std::vector<Include> includes_of(const std::string &text) {
 // "runtime/cache.h" -> "runtime"; "tools/quire-stat/main.cpp" -> "tools/quire-stat".
 std::string layer_of(const std::string &path) {
   const size_t slash = path.find('/');
-  const std::string top = path.substr(0, slash);
+  std::string top = path.substr(0, slash);
   if (top != "tools" || slash == std::string::npos) return top;
   return path.substr(0, path.find('/', slash + 1));
 }
