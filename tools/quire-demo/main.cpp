@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -23,6 +24,7 @@
 #include "prompts.h"
 #include "quality.h"
 #include "report.h"
+#include "sampler.h"
 #include "workload.h"
 
 namespace quire::demo {
@@ -41,7 +43,7 @@ struct Options {
   bool chats = true, quality = true, anchor = true;
   uint32_t pages = 1024, page_tokens = 16;
   size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 8);
-  std::string model, json, stats = "digest";
+  std::string model, evaluate, json, stats = "digest";
 };
 
 int parse_options(int argc, char **argv, Options &o, bool &run) {
@@ -78,6 +80,7 @@ int parse_options(int argc, char **argv, Options &o, bool &run) {
       ->capture_default_str();
   app.add_option("--seed", o.agents.seed, "Of observations and sampling")->capture_default_str();
   app.add_option("--model", o.model, "A llama2.c file with bytes as tokens, instead of bytelm64");
+  app.add_option("--evaluate", o.evaluate, "Only measures the model on this text, without a cache");
   app.add_option("--json", o.json, "Writes the results to this file; - is standard output");
   app.add_option("--stats", o.stats, "The cache's stats: digest, json, prometheus")
       ->check(CLI::IsMember({"digest", "json", "prometheus"}))
@@ -107,6 +110,28 @@ class Demo {
     report_.page_tokens = o_.page_tokens;
     report_.threads = o_.threads;
     report_.cpu_target = quire_cpu_target();
+  }
+
+  // Loss on a text, in windows of the context's length, each from its first byte on.
+  void evaluate() {
+    std::ifstream in(o_.evaluate, std::ios::binary);
+    if (!in) throw std::runtime_error("cannot open " + o_.evaluate);
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    const size_t context = model_.config().context, vocab = model_.config().vocab;
+    Forward forward(model_, 128, workers_);
+    double sum = 0;
+    size_t n = 0;
+    for (size_t at = 0; at + context < text.size(); at += context + 1) {
+      const auto tokens = to_tokens(std::string_view(text).substr(at, context + 1));
+      const auto logits = plain_logits(forward, {tokens.begin(), tokens.end() - 1}, 128);
+      for (size_t t = 0; t < context; ++t, ++n) {
+        sum -= log_softmax(std::span(logits).subspan(t * vocab, vocab))[tokens[t + 1]];
+      }
+    }
+    if (n == 0) throw std::runtime_error(o_.evaluate + " is shorter than the model's context");
+    const double nats = sum / static_cast<double>(n);
+    fmt::print("{} bytes predicted: {:.6f} nats a byte, perplexity {:.6f}\n", n, nats,
+               std::exp(nats));
   }
 
   void run() {
@@ -216,7 +241,8 @@ int main(int argc, char **argv) {
   const int exit_code = quire::demo::parse_options(argc, argv, options, run);
   if (!run) return exit_code;
   try {
-    quire::demo::Demo(options).run();
+    quire::demo::Demo demo(options);
+    options.evaluate.empty() ? demo.run() : demo.evaluate();
   } catch (const std::exception &error) {
     fmt::print(stderr, "quire-demo: {}\n", error.what());
     return 1;
