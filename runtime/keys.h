@@ -18,8 +18,8 @@
 // it against its peers.
 //
 // Immutable after construction, so any thread. Allocates nothing. Cost: a page of 16 tokens is one
-// link of a chain of dependences, about 28 ns with AVX2 on the machine of that record, five times that
-// without; the tokens of longer pages are hashed behind the previous link.
+// link of a chain of dependences, about 28 ns with AVX2 on the machine of that record, five times
+// that without; the tokens of longer pages are hashed behind the previous link.
 #pragma once
 
 #include <cstddef>

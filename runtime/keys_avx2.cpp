@@ -1,10 +1,10 @@
 // HighwayHash's update and finish with AVX2, compiled with -mavx2 and called only after a check of
 // the CPU.
 //
-// The package's own HHStateAVX2 is not used because its packets come from memory only: a parent that
-// was just finished goes out in narrow stores and comes back in one wide load, in every link of the
-// chain. Here it stays in a register; decisions/prefix-keys.md has the difference. That the keys are
-// HighwayHash's is what keys_test holds, against the package's portable state.
+// The package's own HHStateAVX2 is not used because its packets come from memory only: a parent
+// that was just finished goes out in narrow stores and comes back in one wide load, in every link
+// of the chain. Here it stays in a register; decisions/prefix-keys.md has the difference. That the
+// keys are HighwayHash's is what keys_test holds, against the package's portable state.
 #include "runtime/key_hash.h"
 
 #ifdef __AVX2__

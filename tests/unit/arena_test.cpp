@@ -6,6 +6,10 @@
 
 #include <vector>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "allocators/host_memory.h"
 #include "runtime/cpu_device.h"
 #include "tests/support/adversary_device.h"
@@ -136,6 +140,29 @@ BOOST_AUTO_TEST_CASE(a_failed_call_leaves_the_arena_as_it_was) {
   BOOST_TEST(arena.frames() == 48u);
   BOOST_TEST(arena.validate());
 }
+
+#ifdef __SANITIZE_ADDRESS__
+BOOST_AUTO_TEST_CASE(a_poisoned_frame_is_caught_and_its_poison_ends_with_the_arena) {
+  HostMemory memory;
+  Arena arena;
+  ArenaOptions options;
+  options.frame_bytes = 1000;
+  options.capacity = 8;
+  BOOST_TEST_REQUIRE((arena.open(memory, options) == Status::kOk));
+  BOOST_TEST_REQUIRE((arena.grow(8) == Status::kOk));
+  char *const frame = static_cast<char *>(arena.frame(3));
+  arena.poison(3);
+  BOOST_TEST(__asan_region_is_poisoned(frame, 1) == frame);
+  BOOST_TEST(__asan_region_is_poisoned(frame - 1, 1) == nullptr);
+  arena.unpoison(3);
+  BOOST_TEST(__asan_region_is_poisoned(frame, 1000) == nullptr);
+  BOOST_TEST(__asan_region_is_poisoned(frame + 1000, 1) != nullptr);  // the stride's padding
+  arena.poison(4);
+  char *const next = static_cast<char *>(arena.frame(4));
+  arena.close();
+  BOOST_TEST(__asan_region_is_poisoned(next, 1) == nullptr);
+}
+#endif
 
 BOOST_AUTO_TEST_CASE(sizes_that_are_none_are_refused) {
   HostMemory memory;

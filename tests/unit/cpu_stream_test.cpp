@@ -2,6 +2,7 @@
 #define BOOST_TEST_MODULE cpu_stream
 #include "runtime/cpu_stream.h"
 
+#include <oneapi/tbb/task_arena.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -213,9 +214,17 @@ BOOST_AUTO_TEST_CASE(streams_come_and_go_while_others_use_their_handles) {
   BOOST_TEST(CpuStream::living() == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(a_stream_with_a_width_runs_its_tasks_in_order_too) {
-  for (const unsigned width : {1u, 2u}) {
+BOOST_AUTO_TEST_CASE(a_stream_with_a_width_runs_its_tasks_in_order_and_within_that_width) {
+  for (const unsigned width : {1u, 2u, 3u}) {
     const Stream stream = make(width);
+    int concurrency = 0;
+    BOOST_TEST_REQUIRE(
+        (CpuStream::launch(
+             stream,
+             [](void *to) { *static_cast<int *>(to) = tbb::this_task_arena::max_concurrency(); },
+             &concurrency) == Status::kOk));
+    BOOST_TEST_REQUIRE((CpuStream::wait(stream) == Status::kOk));
+    BOOST_TEST(concurrency == static_cast<int>(width));
     std::vector<int> ran;
     std::vector<int> *const log = &ran;
     const std::shared_ptr<CpuStream> object = CpuStream::find(stream);

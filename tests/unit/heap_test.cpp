@@ -88,8 +88,8 @@ std::string library_of(void *symbol) {
 }  // namespace
 
 // An engine that closes its cache in an exit handler, or in the destructor of a static object. The
-// first case of this file: the child then loads the backend itself, after its handler was registered,
-// so that the handler runs after whatever the backend registered.
+// first case of this file: the child then loads the backend itself, after registering its handler,
+// which therefore runs after whatever the backend registered.
 BOOST_AUTO_TEST_CASE(exit_handlers_may_still_use_the_heap,
                      *boost::unit_test::enable_if<!kThreadSanitizer>()) {
   BOOST_TEST(child_succeeds(
