@@ -11,13 +11,6 @@ if(QUIRE_HAVE_CUDA)
     list(APPEND QUIRE_SOURCES ${_found})
   endforeach()
 endif()
-if(QUIRE_LIB_FILTER)
-  list(FILTER QUIRE_SOURCES INCLUDE REGEX "${QUIRE_LIB_FILTER}")
-endif()
-if(NOT QUIRE_SOURCES)
-  file(WRITE "${PROJECT_BINARY_DIR}/empty.cpp" "")
-  set(QUIRE_SOURCES "${PROJECT_BINARY_DIR}/empty.cpp")
-endif()
 
 # Include folders: the public ones for users, the root for the library's own "runtime/..." names.
 set(_public "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>" "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
