@@ -1,9 +1,11 @@
 #include "runtime/cpu_stream.h"
 
+#include <oneapi/tbb/info.h>
 #include <oneapi/tbb/task_arena.h>
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <exception>
 #include <map>
 #include <new>
@@ -61,7 +63,11 @@ struct CpuStream::Entry {
 };
 
 struct CpuStream::Width {
-  explicit Width(unsigned threads) : arena(static_cast<int>(threads), 1) { arena.initialize(); }
+  // Not wider than the machine: oneTBB would print a warning into the host's stderr.
+  explicit Width(unsigned threads)
+      : arena(std::min(static_cast<int>(threads), tbb::info::default_concurrency()), 1) {
+    arena.initialize();
+  }
   tbb::task_arena arena;
 };
 

@@ -20,7 +20,8 @@
 //
 // The thread starts with the first entry and is joined by destroy(). It blocks all signals: the
 // host's handlers run on the host's threads. A task may use oneTBB: with a width of 0 it sees
-// oneTBB's default concurrency, with a width of n it runs inside a task arena of n threads.
+// oneTBB's default concurrency, with a width of n it runs inside a task arena of n threads (at
+// most as many as there are CPUs).
 //
 // In a forked child no stream thread exists, so every call here answers kInvalid there. The
 // registry is never destroyed: at process exit stream threads may still be running, and they end
