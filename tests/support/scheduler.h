@@ -417,9 +417,10 @@ uint64_t explore(uint32_t preemptions, const Case &one_case) {
   return executions;
 }
 
-// Runs body(seed) for so many seeds; the first that throws is named, with its trace.
+// Runs body(seed) for so many seeds, and returns how many; the first that throws is named, with its
+// trace.
 template <class Body>
-void for_each_seed(uint64_t count, const Body &body) {
+uint64_t for_each_seed(uint64_t count, const Body &body) {
   uint64_t first = 1;
   if (const char *n = std::getenv("QUIRE_SEEDS")) count = std::strtoull(n, nullptr, 10);
 #if defined(QUIRE_MODEL_SANITIZED)
@@ -439,6 +440,7 @@ void for_each_seed(uint64_t count, const Body &body) {
                                "): " + e.what() + "\n" + Scheduler::last_trace());
     }
   }
+  return count;
 }
 
 // For judgements in model threads, where a failure must end the execution.
