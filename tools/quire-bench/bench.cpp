@@ -1,0 +1,92 @@
+// Rounds, threads, medians, and the list of benchmarks.
+#include "bench.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+namespace quire::bench {
+namespace {
+
+// Registration happens from other files' initialisers, in no order: hence not a plain global.
+std::vector<Benchmark> &registry() {
+  static std::vector<Benchmark> all;
+  return all;
+}
+
+Measure summary(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  const double median = n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+  return Measure(median, values[n / 4], values[n - 1 - n / 4]);
+}
+
+}  // namespace
+
+double advantage(const Row &row, const Peer &peer) {
+  const double ours = row.value.median, theirs = peer.value.median;
+  if (row.goal.lower_is_better) return ours > 0 ? theirs / ours : 0;
+  return theirs > 0 ? ours / theirs : 0;
+}
+
+bool met(const Row &row) {
+  const double value = row.value.median;
+  if (row.goal.sense == Sense::kAtMost && !(value <= row.goal.bound)) return false;
+  if (row.goal.sense == Sense::kAtLeast && !(value >= row.goal.bound)) return false;
+  return std::all_of(row.peers.begin(), row.peers.end(), [&](const Peer &peer) {
+    return !peer.installed || peer.want == 0 || advantage(row, peer) >= peer.want;
+  });
+}
+
+std::vector<Measure> interleave(const Context &context, const std::vector<Contender> &contenders) {
+  const size_t n = contenders.size();
+  std::vector<std::vector<double>> values(n);
+  for (unsigned round = 0; round <= context.rounds; ++round)
+    for (size_t i = 0; i < n; ++i) {
+      const size_t turn = (i + round) % n;
+      const double value = contenders[turn].round();
+      if (round != 0) values[turn].push_back(value);
+    }
+  std::vector<Measure> measures;
+  for (auto &v : values) measures.push_back(summary(std::move(v)));
+  return measures;
+}
+
+bool register_benchmark(const Benchmark &benchmark) {
+  auto &all = registry();
+  const auto at = std::find_if(all.begin(), all.end(), [&](const Benchmark &b) {
+    return std::strcmp(benchmark.name, b.name) < 0;
+  });
+  all.insert(at, benchmark);
+  return true;
+}
+
+const std::vector<Benchmark> &benchmarks() {
+  return registry();
+}
+
+double run_threads(unsigned n, const std::function<void(unsigned)> &fn) {
+  if (n == 1) {
+    const Stopwatch watch;
+    fn(0);
+    return watch.ns();
+  }
+  std::atomic<unsigned> ready{0};
+  std::atomic<bool> go{false};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < n; ++t)
+    threads.emplace_back([&, t] {
+      ready.fetch_add(1);
+      while (!go.load()) std::this_thread::yield();
+      fn(t);
+    });
+  while (ready.load() != n) std::this_thread::yield();
+  const Stopwatch watch;
+  go.store(true);
+  for (std::thread &thread : threads) thread.join();
+  return watch.ns();
+}
+
+}  // namespace quire::bench

@@ -1,0 +1,102 @@
+// quire-bench: every figure that Quire claims, beside the peers it is held against, in one run.
+//
+// Benchmarks register themselves (bench.h); this file chooses, runs and shows them. A row that
+// misses its goal is printed as falling short and does not change the exit status: a bench measures,
+// and a busy machine is no failure of the library. Exit status: 0 measured, 1 a benchmark could not
+// run, 2 bad arguments.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <regex>
+#include <string>
+#include <vector>
+
+#include "bench.h"
+#include "report.h"
+
+namespace quire::bench {
+namespace {
+
+bool write_file(const std::string &path, const std::string &text) {
+  if (path.empty()) return true;
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  file.close();
+  if (!file) fmt::print(stderr, "quire-bench: {}: writing failed\n", path);
+  return static_cast<bool>(file);
+}
+
+int run_benchmarks(const std::vector<const Benchmark *> &chosen, const Context &context,
+                   const std::string &json_path, const std::string &plot_path) {
+  Machine machine = this_machine();
+  fmt::print("{}", machine_text(machine, context));
+  std::vector<Section> sections;
+  bool all_ran = true;
+  for (const Benchmark *benchmark : chosen) {
+    try {
+      sections.push_back(Section{benchmark, benchmark->run(context)});
+      fmt::print("{}", section_text(sections.back()));
+    } catch (const std::exception &e) {
+      all_ran = false;
+      fmt::print("{} - could not run: {}\n\n", benchmark->name, e.what());
+    }
+    std::fflush(stdout);
+  }
+  machine.load_after = load_average();
+  fmt::print("{}", summary_text(sections, machine));
+  const bool wrote = write_file(json_path, json(sections, machine, context));
+  const bool drew = write_file(plot_path, plot(sections, machine));
+  return all_ran && wrote && drew ? 0 : 1;
+}
+
+int run(int argc, char **argv) {
+  Context context;
+  std::string rows = ".*", json_path, plot_path;
+  bool list = false;
+  unsigned rounds = 0;
+  CLI::App app("Measures Quire and its peers; prints each figure with its goal.");
+  app.add_option("--rows", rows, "run the benchmarks whose name this regular expression finds");
+  app.add_flag("--quick", context.quick, "small sizes, few rounds: shows that it works");
+  app.add_option("--rounds", rounds, "counted rounds of each contender")
+      ->check(CLI::Range(1u, 1000u));
+  app.add_option("--threads", context.threads, "the most threads that a row uses")
+      ->check(CLI::Range(1u, 1024u))
+      ->capture_default_str();
+  app.add_option("--seed", context.seed, "of shuffles and data")->capture_default_str();
+  app.add_option("--json", json_path, "write figures here");
+  app.add_option("--plot", plot_path, "write an SVG plot here");
+  app.add_flag("--list", list, "name the benchmarks and end");
+  std::vector<const Benchmark *> chosen;
+  try {
+    app.parse(argc, argv);
+    const std::regex pattern(rows);
+    for (const Benchmark &benchmark : benchmarks())
+      if (std::regex_search(benchmark.name, pattern)) chosen.push_back(&benchmark);
+  } catch (const CLI::ParseError &e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  } catch (const std::regex_error &e) {
+    fmt::print(stderr, "quire-bench: --rows {}: {}\n", rows, e.what());
+    return 2;
+  }
+  if (chosen.empty()) {
+    fmt::print(stderr, "quire-bench: no benchmark is named like {}; --list has them\n", rows);
+    return 2;
+  }
+  if (list) {
+    for (const Benchmark *benchmark : chosen)
+      fmt::print("{:<28} {}\n", benchmark->name, benchmark->about);
+    return 0;
+  }
+  context.rounds = rounds != 0 ? rounds : context.quick ? 3 : 9;
+  return run_benchmarks(chosen, context, json_path, plot_path);
+}
+
+}  // namespace
+}  // namespace quire::bench
+
+int main(int argc, char **argv) {
+  return quire::bench::run(argc, argv);
+}
