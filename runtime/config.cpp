@@ -21,10 +21,6 @@ uint64_t monotonic_ms(void *) noexcept {
 
 constexpr size_t kFrameAlignment = 256;
 
-uint64_t frame_bytes(const quire_page_layout &layout) noexcept {
-  return (layout.page_bytes + kFrameAlignment - 1) / kFrameAlignment * kFrameAlignment;
-}
-
 enum class FieldKind : uint8_t {
   kU32, kU64Bytes, kHeadDim, kFloat, kI32, kFormat, kPolicy, kDevice, kSegment, kRopeTheta
 };
@@ -240,6 +236,10 @@ void fill(T *field, T value) noexcept {
 }
 
 }  // namespace
+
+uint64_t frame_bytes(const quire_page_layout &layout) noexcept {
+  return (layout.page_bytes + kFrameAlignment - 1) / kFrameAlignment * kFrameAlignment;
+}
 
 bool parse_bytes(const char *text, uint64_t *bytes) noexcept {
   if (std::isdigit(static_cast<unsigned char>(*text)) == 0) return false;

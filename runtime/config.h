@@ -38,6 +38,9 @@ Status config_layouts(const quire_config &from, Config *out) noexcept;
 // Frames of both classes that device_bytes gives.
 void config_budget(Config *config) noexcept;
 
+// Of a frame that holds a page of this layout: frames begin at multiples of 256 bytes.
+uint64_t frame_bytes(const quire_page_layout &layout) noexcept;
+
 // A size: digits, and KiB, MiB, GiB, TiB (1024) or KB, MB, GB, TB (1000). False where it is none.
 bool parse_bytes(const char *text, uint64_t *bytes) noexcept;
 
