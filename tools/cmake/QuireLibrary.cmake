@@ -31,7 +31,6 @@ set_target_properties(
 if(QUIRE_HAVE_CUDA)
   target_compile_definitions(quire_objects PRIVATE QUIRE_HAVE_CUDA=1)
   target_link_libraries(quire_objects PRIVATE CUDA::cudart_static)
-  set_target_properties(quire_objects PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
   list(APPEND QUIRE_LINK_LIBRARIES CUDA::cudart_static)
 endif()
 # A file named for an instruction set is compiled for it, and called only after a check at run time.

@@ -92,8 +92,10 @@ if(QUIRE_WERROR)
   target_compile_options(quire_flags INTERFACE "$<${_c_or_cxx}:-Werror>")
 endif()
 if(QUIRE_HAVE_CUDA)
+  # nvcc knows C++20 since 12.0, CMake that it does since 3.26: so the option is written out.
   target_compile_options(
-    quire_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fno-omit-frame-pointer>"
+    quire_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>"
+                          "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fno-omit-frame-pointer>"
                           "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>")
   if(QUIRE_WERROR)
     target_compile_options(quire_flags
