@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -75,18 +77,27 @@ double run_threads(unsigned n, const std::function<void(unsigned)> &fn) {
   }
   std::atomic<unsigned> ready{0};
   std::atomic<bool> go{false};
+  std::mutex mutex;
+  std::exception_ptr failure;
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < n; ++t)
     threads.emplace_back([&, t] {
       ready.fetch_add(1);
       while (!go.load()) std::this_thread::yield();
-      fn(t);
+      try {
+        fn(t);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        failure = std::current_exception();
+      }
     });
   while (ready.load() != n) std::this_thread::yield();
   const Stopwatch watch;
   go.store(true);
   for (std::thread &thread : threads) thread.join();
-  return watch.ns();
+  const double ns = watch.ns();
+  if (failure) std::rethrow_exception(failure);
+  return ns;
 }
 
 }  // namespace quire::bench

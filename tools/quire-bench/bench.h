@@ -102,6 +102,7 @@ struct Context {
   unsigned rounds = 9;   // counted ones; the warm-up is one more
   unsigned threads = 2;  // the most that a row may use
   uint64_t seed = 1;
+  std::vector<std::string> traces;  // JSON lines, for the replay's rows
 };
 
 struct Contender {
@@ -152,7 +153,7 @@ class Stopwatch {
 };
 
 // Starts n threads, lets them go together, and returns the wall time in ns from then until the last
-// one is done. n == 1 runs fn(0) on the caller's thread.
+// one is done. n == 1 runs fn(0) on the caller's thread. An exception of any is thrown again here.
 double run_threads(unsigned n, const std::function<void(unsigned)> &fn);
 
 // splitmix64: seeds, shuffles, and data that is not zeros.

@@ -68,6 +68,7 @@ int run(int argc, char **argv) {
   app.add_option("--seed", context.seed, "of shuffles and data")->capture_default_str();
   app.add_option("--json", json_path, "write figures here");
   app.add_option("--plot", plot_path, "write an SVG plot here");
+  app.add_option("--trace", context.traces, "JSON lines to replay too, as quire-replay reads them");
   app.add_flag("--list", list, "name the benchmarks and end");
   std::vector<const Benchmark *> chosen;
   try {

@@ -1,0 +1,262 @@
+// Rows "lookup/...": finding and pinning what is cached, through the C API.
+//
+// Chains are visited in a shuffled order, so nothing but the machine's caches decides what is hot.
+// A peer pins each page of a chain and then unpins each; Quire pins the chain by its last page,
+// gathers the handles of all, and releases once.
+#include <algorithm>
+#include <numeric>
+
+#include "bench.h"
+#include "filled_cache.h"
+#include "peers.h"
+
+namespace quire::bench {
+namespace {
+
+constexpr uint32_t kChain = 128;
+
+std::vector<uint32_t> shuffled(uint32_t n, uint64_t seed) {
+  std::vector<uint32_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  Random random(seed);
+  for (uint32_t i = n; i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+  return order;
+}
+
+// Chains [begin, end) of the order: acquire with handles, release. frames: the block table too.
+void acquire_chains(const FilledCache &cache, const std::vector<uint32_t> &order, size_t begin,
+                    size_t end, bool frames) {
+  std::vector<quire_page> pages(cache.length());
+  std::vector<int32_t> table(cache.length());
+  for (size_t i = begin; i < end; ++i) {
+    const quire_prefix prefix = cache.prefix(cache.keys(order[i]), cache.length());
+    quire_hit hit;
+    QUIRE_INIT(&hit);
+    quire_lease lease;
+    check(quire_acquire(cache.get(), &prefix, nullptr, pages.data(), &hit, &lease),
+          "quire_acquire");
+    if (hit.pages != cache.length()) throw std::runtime_error("a cached chain was not found");
+    if (frames)
+      check(quire_frames(cache.get(), pages.data(), hit.pages, QUIRE_TIER_DEVICE, table.data()),
+            "quire_frames");
+    do_not_optimize(table[0]);
+    check(quire_release(cache.get(), lease, nullptr), "quire_release");
+  }
+}
+
+template <class Peer>
+void peer_chains(Peer &peer, const FilledCache &cache, const std::vector<uint32_t> &order,
+                 size_t begin, size_t end) {
+  using Pin = decltype(peer.pin(quire_key{}));
+  std::vector<Pin> pins(cache.length());
+  for (size_t i = begin; i < end; ++i) {
+    const quire_key *keys = cache.keys(order[i]);
+    for (uint32_t page = 0; page < cache.length(); ++page) pins[page] = peer.pin(keys[page]);
+    do_not_optimize(pins[0]);
+    for (const Pin pin : pins) peer.unpin(pin);
+  }
+}
+
+template <class Peer>
+void fill(Peer &peer, const FilledCache &cache) {
+  for (uint32_t chain = 0, page = 0; chain < cache.chains(); ++chain)
+    for (uint32_t i = 0; i < cache.length(); ++i) peer.insert(cache.keys(chain)[i], page++);
+}
+
+// One pass over all chains on n threads, `passes` times: ns per page of wall time, times threads, so
+// that perfect scaling gives the figure of one thread.
+template <class Body>
+double pass_ns(const FilledCache &cache, unsigned threads, uint32_t passes, const Body &body) {
+  const uint32_t share = cache.chains() / threads;
+  const double ns = run_threads(threads, [&](unsigned t) {
+    for (uint32_t pass = 0; pass < passes; ++pass) body(size_t{t} * share, size_t{t + 1} * share);
+  });
+  return ns / (static_cast<double>(passes) * share * cache.length());
+}
+
+Row chains_row(const Context &context, uint32_t pages, unsigned threads, double bound) {
+  const FilledCache cache(pages, pages / kChain, kChain, context.seed);
+  const std::vector<uint32_t> order = shuffled(cache.chains(), context.seed + 1);
+  const uint32_t passes = std::max(1u, (1u << 19) / pages);
+  TbbPins tbb_pins(pages);
+  fill(tbb_pins, cache);
+  const auto contender = [&](const char *name, auto body) {
+    return Contender{name, [&, body, passes] { return pass_ns(cache, threads, passes, body); }};
+  };
+  std::vector<Contender> contenders;
+  contenders.push_back(contender(
+      "quire", [&](size_t begin, size_t end) { acquire_chains(cache, order, begin, end, false); }));
+  contenders.push_back(contender("with block table", [&](size_t begin, size_t end) {
+    acquire_chains(cache, order, begin, end, true);
+  }));
+  contenders.push_back(contender(
+      "tbb", [&](size_t begin, size_t end) { peer_chains(tbb_pins, cache, order, begin, end); }));
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+  ClockCache clock_cache(pages);
+  fill(clock_cache, cache);
+  contenders.push_back(contender("rocksdb", [&](size_t begin, size_t end) {
+    peer_chains(clock_cache, cache, order, begin, end);
+  }));
+#endif
+  const std::vector<Measure> m = interleave(context, contenders);
+  Row row;
+  row.name = size_name(pages) + " pages, chains of 128, " + std::to_string(threads) +
+             (threads == 1 ? " thread" : " threads");
+  row.unit = "ns/page";
+  row.goal = bound > 0 ? at_most(bound) : report_lower();
+  row.value = m[0];
+  row.peers.push_back(Peer{"tbb::concurrent_hash_map + count", m[2], 4});
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+  row.peers.push_back(Peer{"rocksdb HyperClockCache", m[3], 8});
+#else
+  row.peers.push_back(not_installed("rocksdb HyperClockCache", 8));
+#endif
+  row.peers.push_back(Peer{"quire, with quire_frames too", m[1]});
+  if (threads > 1)
+    row.note =
+        "wall time a page times threads: the same figure as on one thread is perfect scaling";
+  return row;
+}
+
+std::vector<Row> chains(const Context &context) {
+  std::vector<Row> rows;
+  for (const uint32_t pages : page_sweep(context))
+    rows.push_back(chains_row(context, pages, 1, pages <= 1u << 17 ? 15 : 30));
+  return rows;
+}
+
+std::vector<Row> chains_threads(const Context &context) {
+  std::vector<Row> rows;
+  for (const uint32_t pages : page_sweep(context))
+    rows.push_back(chains_row(context, pages, std::max(2u, context.threads), 0));
+  return rows;
+}
+
+std::vector<Row> long_prefix(const Context &context) {
+  std::vector<Row> rows;
+  for (const uint32_t pages : page_sweep(context)) {
+    const uint32_t length = std::min(pages, 8192u);
+    const FilledCache cache(pages, pages / length, length, context.seed);
+    const std::vector<uint32_t> order = shuffled(cache.chains(), context.seed + 1);
+    TbbPins tbb_pins(pages);
+    fill(tbb_pins, cache);
+    const auto us = [&](auto body) {
+      const Stopwatch watch;
+      for (size_t chain = 0; chain < cache.chains(); ++chain) body(chain, chain + 1);
+      return watch.ns() / 1000 / cache.chains();
+    };
+    std::vector<Contender> contenders = {
+        {"quire",
+         [&] {
+           return us([&](size_t a, size_t b) { acquire_chains(cache, order, a, b, false); });
+         }},
+        {"tbb", [&] {
+           return us([&](size_t a, size_t b) { peer_chains(tbb_pins, cache, order, a, b); });
+         }}};
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+    ClockCache clock_cache(pages);
+    fill(clock_cache, cache);
+    contenders.push_back(
+        {"rocksdb", [&] {
+           return us([&](size_t a, size_t b) { peer_chains(clock_cache, cache, order, a, b); });
+         }});
+#endif
+    const std::vector<Measure> m = interleave(context, contenders);
+    Row row;
+    row.name = std::to_string(length) + "-page prefix of " + size_name(pages) + " pages";
+    row.unit = "us";
+    row.goal = at_most(pages <= 1u << 17 ? 100 : 250);
+    row.value = m[0];
+    row.peers.push_back(Peer{"single lookups + pins, tbb", m[1]});
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+    row.peers.push_back(Peer{"single lookups + pins, rocksdb", m[2]});
+#else
+    row.peers.push_back(not_installed("single lookups + pins, rocksdb"));
+#endif
+    row.note = "the release is in it, on both sides; keys given";
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+// Prefixes that end anywhere: the first `hits` keys of a chain, then keys that nobody published.
+struct Query {
+  std::vector<quire_key> keys;
+  uint32_t hits;
+};
+
+double match_round(const FilledCache &cache, const std::vector<Query> &queries, uint32_t passes) {
+  const Stopwatch watch;
+  for (uint32_t pass = 0; pass < passes; ++pass)
+    for (const Query &query : queries) {
+      const quire_prefix prefix =
+          cache.prefix(query.keys.data(), static_cast<uint32_t>(query.keys.size()));
+      quire_hit hit;
+      QUIRE_INIT(&hit);
+      check(quire_match(cache.get(), &prefix, &hit), "quire_match");
+      if (hit.pages != query.hits) throw std::runtime_error("match gave a wrong length");
+    }
+  return watch.ns() / 1000 / (static_cast<double>(queries.size()) * passes);
+}
+
+std::vector<Row> match(const Context &context) {
+  std::vector<Row> rows;
+  for (const uint32_t pages : page_sweep(context)) {
+    const uint32_t length = std::min(pages, 8192u);
+    const FilledCache cache(pages, pages / length, length, context.seed);
+    Random random(context.seed + 2);
+    std::vector<Query> whole, anywhere;
+    for (uint32_t i = 0; i < 64; ++i) {
+      const quire_key *keys = cache.keys(static_cast<uint32_t>(random.below(cache.chains())));
+      whole.push_back(Query{{keys, keys + length}, length});
+      anywhere.push_back(Query{{keys, keys + length}, static_cast<uint32_t>(random.below(length))});
+      for (uint32_t k = anywhere.back().hits; k < length; ++k)
+        anywhere.back().keys[k] = quire_key{random(), random()};
+    }
+    TbbPins tbb_pins(pages);
+    fill(tbb_pins, cache);
+    const uint32_t passes = context.quick ? 2 : 32;
+    const std::vector<Measure> m =
+        interleave(context, {{"whole", [&] { return match_round(cache, whole, passes); }},
+                             {"anywhere", [&] { return match_round(cache, anywhere, passes); }},
+                             {"walk", [&] {
+                                const Stopwatch watch;
+                                for (const Query &query : whole)
+                                  for (const quire_key &key : query.keys)
+                                    tbb_pins.unpin(tbb_pins.pin(key));
+                                return watch.ns() / 1000 / static_cast<double>(whole.size());
+                              }}});
+    const Goal goal = at_most(pages <= 1u << 17 ? 3 : 5);
+    const std::string size = std::to_string(length) + " pages of " + size_name(pages);
+    rows.push_back(
+        Row{size + ", all cached", "us", goal, m[0], {Peer{"single lookups, tbb", m[2]}}, ""});
+    rows.push_back(Row{size + ", cached up to anywhere", "us", goal, m[1], {}, ""});
+  }
+  return rows;
+}
+
+std::vector<Row> memory(const Context &context) {
+  std::vector<Row> rows;
+  for (const uint32_t pages : page_sweep(context)) {
+    const FilledCache cache(pages, pages / kChain, kChain, context.seed);
+    quire_stats stats;
+    QUIRE_INIT(&stats);
+    check(quire_stats_get(cache.get(), &stats), "quire_stats_get");
+    rows.push_back(Row{size_name(pages) + " pages",
+                       "B/page",
+                       at_most(144),
+                       static_cast<double>(stats.metadata_bytes) / pages,
+                       {},
+                       "the whole region: index, descriptors, pool, leases, namespaces, stats"});
+  }
+  return rows;
+}
+
+QUIRE_BENCHMARK("lookup/chains", "acquire + gather + release of cached chains", chains);
+QUIRE_BENCHMARK("lookup/chains-threads", "the same on several threads", chains_threads);
+QUIRE_BENCHMARK("lookup/long-prefix", "acquire + release of an 8,192-page prefix", long_prefix);
+QUIRE_BENCHMARK("lookup/match", "how many tokens are cached?", match);
+QUIRE_BENCHMARK("lookup/memory", "metadata a page", memory);
+
+}  // namespace
+}  // namespace quire::bench

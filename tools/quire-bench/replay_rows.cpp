@@ -1,0 +1,88 @@
+// Rows "replay/...": a trace through the C API on one thread, as quire-replay does it.
+//
+// Without --trace, traffic is made up: 40 sessions that share one of four system prompts and grow by
+// a few pages each turn, prompts of some 500 pages; caches of 2, 10 and 50 % of its distinct pages.
+// With --trace FILE, the same shares of that trace's. A row's figure is pages per second with reading
+// and key making excluded; the note has where the time went.
+#include <algorithm>
+#include <cstdio>
+
+#include "../quire-replay/page_tree.h"
+#include "../quire-replay/replay.h"
+#include "../quire-replay/trace.h"
+#include "bench.h"
+
+namespace quire::bench {
+namespace {
+
+using replay::Trace;
+
+Trace made_up_traffic(uint32_t requests, uint64_t seed) {
+  Random random(seed);
+  Trace trace;
+  trace.name = "made-up sessions";
+  uint64_t next_id = 0;
+  std::vector<std::vector<uint64_t>> prompts(4), sessions(40);
+  for (auto &prompt : prompts)
+    for (uint64_t i = 64 + random.below(128); i > 0; --i) prompt.push_back(next_id++);
+  for (uint32_t r = 0; r < requests; ++r) {
+    auto &session = sessions[random.below(sessions.size())];
+    if (session.size() > 900 || session.empty()) session = prompts[random.below(prompts.size())];
+    for (uint64_t i = 1 + random.below(24); i > 0; --i) session.push_back(next_id++);
+    const uint64_t begin = trace.ids.size();
+    trace.ids.insert(trace.ids.end(), session.begin(), session.end());
+    trace.requests.push_back(replay::Request{r * 100, begin, trace.ids.size(), 0});
+  }
+  return trace;
+}
+
+std::string split_note(const replay::Result &r) {
+  std::string out = "ns a page:";
+  for (unsigned part = 0; part < replay::kParts; ++part) {
+    char text[48];
+    std::snprintf(text, sizeof text, " %s %.1f%s", replay::kPartNames[part],
+                  r.part_seconds[part] * 1e9 / static_cast<double>(std::max<uint64_t>(r.served, 1)),
+                  part == replay::kKeys       ? " (not counted),"
+                  : part + 1 < replay::kParts ? ","
+                                              : "");
+    out += text;
+  }
+  char hits[48];
+  std::snprintf(hits, sizeof hits, "; hit ratio %.4f", r.hit_ratio());
+  return out + hits;
+}
+
+std::vector<Row> replay_rate(const Context &context) {
+  std::vector<Trace> traces;
+  for (const std::string &file : context.traces)
+    traces.push_back(replay::load_trace(file, context.quick ? 200 : 0));
+  if (traces.empty()) traces.push_back(made_up_traffic(context.quick ? 200 : 4000, context.seed));
+  Context once = context;
+  once.rounds = std::min(context.rounds, 3u);
+  std::vector<Row> rows;
+  for (const Trace &trace : traces) {
+    const uint32_t pages = replay::number_pages(trace).pages;
+    for (const uint32_t percent : {2u, 10u, 50u}) {
+      replay::Options options;
+      options.pages = std::max(1u, static_cast<uint32_t>(uint64_t{pages} * percent / 100));
+      replay::Result last;
+      const std::vector<Measure> m = interleave(once, {{"replay", [&] {
+                                                          last = replay::replay(trace, options);
+                                                          return last.pages_per_second() / 1e6;
+                                                        }}});
+      rows.push_back(Row{trace.name + ", " + std::to_string(options.pages) + " pages (" +
+                             std::to_string(percent) + " %)",
+                         "M pages/s",
+                         at_least(5),
+                         m[0],
+                         {},
+                         split_note(last)});
+    }
+  }
+  return rows;
+}
+
+QUIRE_BENCHMARK("replay/rate", "trace replay on one thread, LRU", replay_rate);
+
+}  // namespace
+}  // namespace quire::bench
