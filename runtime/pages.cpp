@@ -219,7 +219,7 @@ void Cache::drop_page(uint32_t page) noexcept {
   unclaim_page(page);
   // A page that other sequences share loses a sharer, no more.
   if (t.pages.release_private(page, t.pages.generation(page)) != Release::kFreed) return;
-  retire_frame(open ? FrameClass::kOpen : FrameClass::kSealed, frame, clock_epoch(), false);
+  retire_frame(open ? FrameClass::kOpen : FrameClass::kSealed, frame, clock_epoch(), zeroing());
   t.page_pool.free(&page, 1);
   t.stats.add(Counter::pages_freed_total);
 }
@@ -351,16 +351,16 @@ Status Cache::enter_lease_of(uint32_t page, uint64_t token) noexcept {
   const uint32_t index = tables_->pages[page].lease.load(std::memory_order_relaxed);
   if (index == kNoIndex) return Status::kOk;
   LeaseSlot &slot = tables_->leases.slot(index);
-  if (slot.spare.load(std::memory_order_relaxed) == token) return Status::kOk;
+  if (slot.visitor.load(std::memory_order_relaxed) == token) return Status::kOk;
   const uint32_t word = slot.word.load(std::memory_order_relaxed);
   const Handle lease{index, (word >> LeaseTable::kGenerationShift) & kGenerationMask};
   if (const Status s = tables_->leases.enter(lease); s != Status::kOk) {
     return s == Status::kStale ? Status::kBusy : s;  // being released: its pages go with it
   }
-  slot.spare.store(token, std::memory_order_relaxed);
+  slot.visitor.store(token, std::memory_order_relaxed);
   // The page may have left this lease before we were inside.
   if (tables_->pages[page].lease.load(std::memory_order_relaxed) == index) return Status::kOk;
-  slot.spare.store(0, std::memory_order_relaxed);
+  slot.visitor.store(0, std::memory_order_relaxed);
   tables_->leases.leave(index);
   return set_error(Status::kBusy, "page %u is changing hands", page);
 }
@@ -368,8 +368,8 @@ Status Cache::enter_lease_of(uint32_t page, uint64_t token) noexcept {
 void Cache::leave_lease_of(uint32_t lease_index, uint64_t token) noexcept {
   if (lease_index == kNoIndex) return;
   LeaseSlot &slot = tables_->leases.slot(lease_index);
-  if (slot.spare.load(std::memory_order_relaxed) != token) return;
-  slot.spare.store(0, std::memory_order_relaxed);
+  if (slot.visitor.load(std::memory_order_relaxed) != token) return;
+  slot.visitor.store(0, std::memory_order_relaxed);
   tables_->leases.leave(lease_index);
 }
 

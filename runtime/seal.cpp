@@ -79,7 +79,7 @@ Status Cache::seal_claimed(const uint32_t *pages, uint32_t n, Stream stream,
       PageDescriptor &d = t.pages[pages[done + i]];
       d.frame.store(to[i], std::memory_order_relaxed);
       d.flags.fetch_xor(kPageOpen | kPageSealed, std::memory_order_release);
-      retire_frame(FrameClass::kOpen, from[i], clock_epoch(), false);
+      retire_frame(FrameClass::kOpen, from[i], clock_epoch(), zeroing());
     }
     t.stats.add(Counter::pages_sealed_total, count);
     done += count;

@@ -1,0 +1,241 @@
+// KV: the engine's data path: append, gather, attention, anchors.
+//
+// Each call checks what the host can see (sizes, ranges of layers, strides, the stream), builds the arguments of the kernel
+// and enqueues it. What the arguments point to is the engine's and is read when the stream gets there, except
+// on the NULL stream, where the kernel runs before the call returns.
+//
+// Slots and block tables are read on the stream, so what they hold cannot be checked here: as with any kernel, an entry that
+// this cache did not give is undefined behaviour.
+//
+// Cost: the check and one launch; kernels spread over the cache's workers.
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/cache.h"
+#include "runtime/parallel.h"
+
+namespace quire {
+namespace {
+
+kernels::DType to_dtype(uint32_t dtype) { return static_cast<kernels::DType>(dtype); }
+
+Status check_dtype(uint32_t dtype, const char *name) noexcept {
+  if (dtype <= QUIRE_BF16) return Status::kOk;
+  return set_error(Status::kInvalid, "%s: %u is not a quire_dtype", name, dtype);
+}
+
+Status check_layer(const quire_geometry &g, uint32_t layer) noexcept {
+  if (layer < g.layers) return Status::kOk;
+  return set_error(Status::kInvalid, "layer %u of %u", layer, g.layers);
+}
+
+kernels::TokenMap token_map(const int64_t *slots, const int32_t *table, uint32_t length,
+                            uint64_t first) noexcept {
+  kernels::TokenMap map;
+  map.slots = slots;
+  map.block_table = table;
+  map.block_table_length = length;
+  map.first = first;
+  return map;
+}
+
+}  // namespace
+
+Status Cache::kv_append(const quire_append_args &args) noexcept {
+  const quire_geometry &g = config_.values.geometry;
+  uint32_t slot;
+  if (const Status s = find_stream(args.stream, &slot); s != Status::kOk) return s;
+  if (const Status s = check_layer(g, args.layer); s != Status::kOk) return s;
+  if (const Status s = check_dtype(args.dtype, "dtype"); s != Status::kOk) return s;
+  if (args.n == 0) return Status::kOk;
+  if (args.k == nullptr || (args.v == nullptr && g.head_dim_v != 0)) {
+    return set_error(Status::kInvalid, "k or v is NULL");
+  }
+  if (args.slots == nullptr && args.block_table == nullptr) {
+    return set_error(Status::kInvalid, "neither slots nor block_table is given");
+  }
+  kernels::AppendArgs a;
+  a.frames = kernel_frames();
+  a.map = token_map(args.slots, args.block_table, args.block_table_length, args.first);
+  a.layer = args.layer;
+  a.n = args.n;
+  a.dtype = to_dtype(args.dtype);
+  a.k = args.k;
+  a.v = args.v;
+  a.k_token_stride = args.k_token_stride;
+  a.k_head_stride = args.k_head_stride;
+  a.v_token_stride = args.v_token_stride;
+  a.v_head_stride = args.v_head_stride;
+  a.search = config_.values.fast_scales == 0;
+  return launched(device_->launch(args.stream, [this, a] {
+    const uint64_t bad = parallel_sum(
+        workers_, kernels::append_tasks(*codec_, a),
+        [&](uint64_t begin, uint64_t end) { return kernels::append(*codec_, a, begin, end); });
+    if (bad != 0) tables_->stats.add(Counter::nonfinite_values_total, bad);
+  }));
+}
+
+Status Cache::kv_gather(const quire_gather_args &args) noexcept {
+  const quire_geometry &g = config_.values.geometry;
+  uint32_t slot;
+  if (const Status s = find_stream(args.stream, &slot); s != Status::kOk) return s;
+  if (const Status s = check_layer(g, args.layer); s != Status::kOk) return s;
+  if (const Status s = check_dtype(args.dtype, "dtype"); s != Status::kOk) return s;
+  if (args.n == 0 || (args.k == nullptr && args.v == nullptr)) return Status::kOk;
+  if (args.v != nullptr && g.head_dim_v == 0) {
+    return set_error(Status::kInvalid, "v: this geometry has no V");
+  }
+  if (args.slots == nullptr && args.block_table == nullptr) {
+    return set_error(Status::kInvalid, "neither slots nor block_table is given");
+  }
+  kernels::GatherArgs a;
+  a.frames = kernel_frames();
+  a.map = token_map(args.slots, args.block_table, args.block_table_length, args.first);
+  a.layer = args.layer;
+  a.n = args.n;
+  a.dtype = to_dtype(args.dtype);
+  a.k = args.k;
+  a.v = args.v;
+  a.k_token_stride = args.k_token_stride;
+  a.k_head_stride = args.k_head_stride;
+  a.v_token_stride = args.v_token_stride;
+  a.v_head_stride = args.v_head_stride;
+  return launched(device_->launch(args.stream, [this, a] {
+    parallel_ranges(workers_, kernels::gather_tasks(*codec_, a),
+                    [&](uint64_t begin, uint64_t end, uint32_t) {
+                      kernels::gather(*codec_, a, begin, end);
+                    });
+  }));
+}
+
+Status Cache::check_bounds(const quire_attention_bounds &bounds) const noexcept {
+  const quire_geometry &g = config_.values.geometry;
+  if (g.head_dim_v == 0) {
+    return set_error(Status::kUnsupported, "attention needs V pages; this geometry has none");
+  }
+  if (bounds.q_heads == 0 || bounds.q_heads % g.kv_heads != 0) {
+    return set_error(Status::kInvalid, "bounds.q_heads: %u is not a multiple of %u KV heads",
+                     bounds.q_heads, g.kv_heads);
+  }
+  if (bounds.max_kv > INT32_MAX) return set_error(Status::kInvalid, "bounds.max_kv is over 2^31 - 1");
+  if (bounds.max_q > INT32_MAX) return set_error(Status::kInvalid, "bounds.max_q is over 2^31 - 1");
+  return Status::kOk;
+}
+
+kernels::AttentionArgs Cache::attention_bounds(const quire_attention_bounds &bounds) const noexcept {
+  kernels::AttentionArgs a;
+  a.frames = kernel_frames();
+  a.q_heads = bounds.q_heads;
+  a.max_q = bounds.max_q;
+  a.max_kv = bounds.max_kv;
+  a.batch = bounds.max_batch;
+  return a;
+}
+
+Status Cache::attention_workspace(const quire_attention_bounds &bounds, size_t *bytes) noexcept {
+  if (const Status s = check_bounds(bounds); s != Status::kOk) return s;
+  *bytes = kernels::attention_workspace(*codec_, attention_bounds(bounds), worker_count());
+  return Status::kOk;
+}
+
+Status Cache::attention(const quire_attention_args &args) noexcept {
+  const quire_geometry &g = config_.values.geometry;
+  uint32_t slot;
+  if (const Status s = find_stream(args.stream, &slot); s != Status::kOk) return s;
+  if (const Status s = check_layer(g, args.layer); s != Status::kOk) return s;
+  if (const Status s = check_dtype(args.q_dtype, "q_dtype"); s != Status::kOk) return s;
+  if (const Status s = check_dtype(args.out_dtype, "out_dtype"); s != Status::kOk) return s;
+  if (const Status s = check_bounds(args.bounds); s != Status::kOk) return s;
+  if (args.batch > args.bounds.max_batch) {
+    return set_error(Status::kInvalid, "batch %u is over its bound %u", args.batch,
+                     args.bounds.max_batch);
+  }
+  if (args.batch == 0) return Status::kOk;
+  if (args.q == nullptr || args.out == nullptr || args.q_offsets == nullptr ||
+      args.kv_lens == nullptr || (args.block_table == nullptr && args.bounds.max_kv > 0)) {
+    return set_error(Status::kInvalid, "q, out, q_offsets, kv_lens or block_table is NULL");
+  }
+  const uint64_t reach = uint64_t{args.block_table_stride} * g.page_tokens;
+  if (reach < args.bounds.max_kv) {
+    return set_error(Status::kInvalid, "block_table_stride: %u pages do not hold bounds.max_kv tokens",
+                     args.block_table_stride);
+  }
+  if (!std::isfinite(args.scale) || !(args.soft_cap >= 0)) {
+    return set_error(Status::kInvalid, "scale or soft_cap is not finite, or soft_cap is negative");
+  }
+  kernels::AttentionArgs a = attention_bounds(args.bounds);
+  const size_t needed = kernels::attention_workspace(*codec_, a, worker_count());
+  if (args.workspace_bytes < needed || (needed > 0 && args.workspace == nullptr)) {
+    return set_error(Status::kInvalid, "workspace: %zu bytes are wanted, %zu given", needed,
+                     args.workspace_bytes);
+  }
+  if (reinterpret_cast<uintptr_t>(args.workspace) % 64 != 0) {
+    return set_error(Status::kInvalid, "workspace is not 64-byte aligned");
+  }
+  a.layer = args.layer;
+  a.batch = args.batch;
+  a.q_dtype = to_dtype(args.q_dtype);
+  a.out_dtype = to_dtype(args.out_dtype);
+  a.q = args.q;
+  a.out = args.out;
+  a.lse = args.lse;
+  a.q_token_stride = args.q_token_stride;
+  a.q_head_stride = args.q_head_stride;
+  a.out_token_stride = args.out_token_stride;
+  a.out_head_stride = args.out_head_stride;
+  a.scale = args.scale;
+  a.soft_cap = args.soft_cap;
+  a.window = args.window;
+  a.block_table_stride = args.block_table_stride;
+  a.q_offsets = args.q_offsets;
+  a.kv_lens = args.kv_lens;
+  a.block_table = args.block_table;
+  a.workspace = args.workspace;
+  // The arguments are larger than a task may be with `this` beside them: they go in the task whole.
+  struct Work {
+    Cache *cache;
+    kernels::AttentionArgs args;
+  };
+  static_assert(sizeof(Work) <= Task::kCapacity);
+  return launched(device_->launch(args.stream, [work = Work{this, a}] {
+    Cache &c = *work.cache;
+    const kernels::Codec &codec = *c.codec_;
+    parallel_ranges(c.workers_, kernels::attention_tasks(codec, work.args),
+                    [&](uint64_t begin, uint64_t end, uint32_t worker) {
+                      kernels::attention(codec, work.args, begin, end, worker);
+                    });
+    parallel_ranges(c.workers_, kernels::attention_merge_tasks(codec, work.args),
+                    [&](uint64_t begin, uint64_t end, uint32_t) {
+                      kernels::attention_merge(codec, work.args, begin, end);
+                    });
+  }));
+}
+
+Status Cache::anchor_set(uint32_t layer, const float *means) noexcept {
+  const quire_geometry &g = config_.values.geometry;
+  if (const Status s = check_layer(g, layer); s != Status::kOk) return s;
+  if (config_.layout.k.codec.anchor == QUIRE_ANCHOR_NONE) {
+    return set_error(Status::kUnsupported, "this format stores keys without an anchor");
+  }
+  if (g.rope.rotary_dim == 0) {
+    return set_error(Status::kUnsupported, "the geometry has no RoPE description (rope_dim, rope_theta)");
+  }
+  const size_t n = size_t{g.kv_heads} * g.head_dim_k;
+  if (!std::all_of(means, means + n, [](float x) { return std::isfinite(x); })) {
+    return set_error(Status::kInvalid, "a mean is not finite");
+  }
+  if (tables_->stats.total(Counter::pages_sealed_total) != 0) {
+    return set_error(Status::kBusy, "pages were sealed already: anchors are set before the first");
+  }
+  if (!kernels::set_anchor(*codec_, layer, means)) {
+    return set_error(Status::kUnsupported, "this format stores keys without an anchor");
+  }
+  return Status::kOk;
+}
+
+Status Cache::launched(Status status) noexcept {
+  if (status != Status::kOk) tables_->stats.add(Counter::device_errors_total);
+  return status;
+}
+
+}  // namespace quire
