@@ -134,6 +134,10 @@ void encode(const quire_part_layout &part, const Codebook &book, const float *ro
   }
 }
 
+void codes(const Codebook &book, const float *z, size_t n, uint8_t *to) {
+  for (size_t i = 0; i < n; ++i) to[i] = static_cast<uint8_t>(code_by_midpoints(book, tame(z[i])));
+}
+
 void decode(const quire_part_layout &part, const Codebook &book, const uint8_t *codes,
             const uint8_t *scales, size_t n, uint32_t exponent, uint16_t *halves) {
   const int shift = static_cast<int>(exponent) - QUIRE_EXPONENT_BIAS - 8;

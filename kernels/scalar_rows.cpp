@@ -119,10 +119,23 @@ float exponentials(float *x, size_t n, float peak) {
 
 const RowKernels &scalar_row_kernels() noexcept {
   static constexpr RowKernels kTable = {
-      "scalar",           scalar::widen,    scalar::narrow,  scalar::count_nonfinite,
-      scalar::absmax,     scalar::subtract, scalar::add,     scalar::rotate,
-      scalar::turn,       scalar::encode,   scalar::decode,  scalar::scores,
-      scalar::accumulate, scalar::soft_cap, scalar::maximum, scalar::exponentials,
+      .name = "scalar",
+      .widen = scalar::widen,
+      .narrow = scalar::narrow,
+      .count_nonfinite = scalar::count_nonfinite,
+      .absmax = scalar::absmax,
+      .subtract = scalar::subtract,
+      .add = scalar::add,
+      .rotate = scalar::rotate,
+      .turn = scalar::turn,
+      .encode = scalar::encode,
+      .decode = scalar::decode,
+      .codes = scalar::codes,
+      .scores = scalar::scores,
+      .accumulate = scalar::accumulate,
+      .soft_cap = scalar::soft_cap,
+      .maximum = scalar::maximum,
+      .exponentials = scalar::exponentials,
   };
   return kTable;
 }

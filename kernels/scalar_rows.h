@@ -18,6 +18,7 @@ void encode(const quire_part_layout &part, const Codebook &book, const float *ro
             uint32_t exponent, bool search, uint8_t *codes, uint8_t *scales);
 void decode(const quire_part_layout &part, const Codebook &book, const uint8_t *codes,
             const uint8_t *scales, size_t n, uint32_t exponent, uint16_t *halves);
+void codes(const Codebook &book, const float *z, size_t n, uint8_t *codes);
 void scores(const float *q, size_t rows, const float *k, size_t tokens, size_t dim, float *s,
             size_t s_stride);
 void accumulate(float *acc, size_t rows, const float *factor, const float *p, size_t p_stride,

@@ -354,10 +354,24 @@ void encode(const quire_part_layout &part, const Codebook &codebook, const float
   }
 }
 
+void codes(const Codebook &codebook, const float *z, size_t n, uint8_t *to) {
+  const Book book(codebook);
+  const Floats d;
+  const hn::Rebind<uint8_t, Floats> d8;
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const V x = hn::LoadU(d, z + i);
+    const VU code = codes_of(book, hn::IfThenElseZero(hn::Eq(x, x), x));
+    hn::StoreU(hn::DemoteTo(d8, hn::BitCast(hn::RebindToSigned<Floats>(), code)), d8, to + i);
+  }
+  scalar::codes(codebook, z + i, n - i, to + i);
+}
+
 }  // namespace
 
 void fill_encode(RowKernels *t) {
   t->encode = encode;
+  t->codes = codes;
 }
 
 #endif  // QUIRE_SIMD_TARGET
