@@ -20,9 +20,9 @@
 // | ------------------- | ----------------------------- | ------- | -------------------------------- |
 // | alloc: reserve      | CAS available, c -> c - n     | acquire | free's add: the bits are set     |
 // | alloc: take bits    | CAS word                      | acquire | free's or: the frame's last use  |
-// | alloc: word is dry  | and summary, then look again  | acq_rel | free's or of the summary         |
-// | free: give bits     | or word                       | release | alloc's take                     |
-// | free: word was dry  | or summary                    | acq_rel | alloc's and of the summary       |
+// | alloc: found it dry | and summary, then look again  | seq_cst | free, next two rows              |
+// | free: give bits     | or word                       | seq_cst | alloc's take; alloc found it dry |
+// | free: word was dry  | load summary; or, if clear    | seq_cst | alloc found it dry               |
 // | free: announce      | add available                 | release | alloc's reserve                  |
 //
 // ABA: a take compares a word of bits, and equal bits are the same free numbers; there is no order
@@ -41,6 +41,7 @@
 #ifndef QUIRE_ALLOCATORS_FRAME_POOL_H_
 #define QUIRE_ALLOCATORS_FRAME_POOL_H_
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -107,6 +108,8 @@ class FramePool {
   // Takes n numbers, or none and returns false: then fewer than n were available at one instant.
   bool alloc(uint32_t n, uint32_t *out) noexcept {
     Count &available = header_->available.value;
+    // One trip of the line between cores instead of two: read, then own.
+    prefetch_for_write(&available);
     uint32_t count = available.load(kRelaxed);
     do {
       if (count < n) return false;
@@ -145,6 +148,12 @@ class FramePool {
     for (size_t i = 0; i < n;) {
       const uint32_t w = ids[i] / 64;
       uint64_t mask = 0;
+      const size_t in_word = std::min<size_t>(n - i, 64 - ids[i] % 64);
+      const size_t run = run_of_eights(ids + i, in_word);
+      if (run != 0 && ids[i] < capacity_ && run <= capacity_ - ids[i]) {
+        mask = low_bits(static_cast<uint32_t>(run), 0) << (ids[i] % 64);
+        i += run;
+      }
       for (; i < n && ids[i] / 64 == w; ++i) mask |= uint64_t{ids[i] < capacity_} << (ids[i] % 64);
       if (mask != 0) freed += give(w, mask);
     }
@@ -192,7 +201,7 @@ class FramePool {
   static constexpr std::memory_order kRelaxed = std::memory_order_relaxed;
   static constexpr std::memory_order kAcquire = std::memory_order_acquire;
   static constexpr std::memory_order kRelease = std::memory_order_release;
-  static constexpr std::memory_order kAcqRel = std::memory_order_acq_rel;
+  static constexpr std::memory_order kSeqCst = std::memory_order_seq_cst;
 
   static constexpr uint32_t words(uint32_t capacity) noexcept {
     return static_cast<uint32_t>((uint64_t{capacity} + 63) / 64);
@@ -226,16 +235,39 @@ class FramePool {
     uint64_t bits = word.load(kRelaxed);
     while (bits != 0) {
       const uint64_t taken = lowest(bits, want);
-      // acquire: pairs with the release in give(): the frame's last use happened before.
+      // acquire: pairs with the or in give(): the frame's last use happened before.
       if (!word.compare_exchange_weak(bits, bits & ~taken, kAcquire, kRelaxed)) continue;
-      if (bits == taken) mark_dry(w);
-      uint32_t got = 0;
-      for (uint64_t rest = taken; rest != 0; rest &= rest - 1) {
-        out[got++] = w * 64 + static_cast<uint32_t>(std::countr_zero(rest));
-      }
-      return got;
+      return list(taken, w * 64, out);
     }
+    mark_dry(w);
     return 0;
+  }
+
+  // Numbers of the set bits, from `base`. Numbers come and go in runs, and a run needs no search.
+  static uint32_t list(uint64_t bits, uint32_t base, uint32_t *out) noexcept {
+    const auto first = static_cast<uint32_t>(std::countr_zero(bits));
+    const auto n = static_cast<uint32_t>(std::popcount(bits));
+    if (static_cast<uint32_t>(std::countr_one(bits >> first)) == n) {
+      for (uint32_t i = 0; i < n; ++i) out[i] = base + first + i;
+      return n;
+    }
+    for (; bits != 0; bits &= bits - 1) {
+      *out++ = base + static_cast<uint32_t>(std::countr_zero(bits));
+    }
+    return n;
+  }
+
+  // How many of the numbers ids[0 .. n - 1] count up by one from the first, in steps of eight.
+  static size_t run_of_eights(const uint32_t *ids, size_t n) noexcept {
+    size_t run = 0;
+    for (; run + 8 <= n; run += 8) {
+      uint32_t differ = 0;
+      for (uint32_t i = 0; i < 8; ++i) {
+        differ |= ids[run + i] ^ (ids[0] + static_cast<uint32_t>(run) + i);
+      }
+      if (differ != 0) break;
+    }
+    return run;
   }
 
   // The lowest `want` set bits.
@@ -251,19 +283,24 @@ class FramePool {
     return bits & ~rest;
   }
 
-  // Clears the hint over a word that we emptied, then looks again: whichever of our two operations
-  // on the summary and the freer's comes second has seen the other's word (acq_rel on both), so
-  // the hint ends right.
+  // Clears the hint over a word that was found dry, then looks again. Only a walk that finds nothing
+  // does this, not the one that empties a word: most words are refilled before the next walk.
+  // seq_cst, here and in give(): we write the summary and read the word, the freer writes the word
+  // and reads the summary; in one order of all four, one of the two sees the other's write.
   void mark_dry(uint32_t w) noexcept {
     const uint64_t bit = uint64_t{1} << (w % 64);
-    summary_[w / 64].fetch_and(~bit, kAcqRel);
-    if (word_[w].load(kRelaxed) != 0) summary_[w / 64].fetch_or(bit, kAcqRel);
+    if ((summary_[w / 64].load(kRelaxed) & bit) == 0) return;  // relaxed: as a hint.
+    summary_[w / 64].fetch_and(~bit, kSeqCst);
+    if (word_[w].load(kSeqCst) != 0) summary_[w / 64].fetch_or(bit, kSeqCst);
   }
 
   size_t give(uint32_t w, uint64_t mask) noexcept {
-    // release: pairs with the acquire in take().
-    const uint64_t old = word_[w].fetch_or(mask, kRelease);
-    if (old == 0) summary_[w / 64].fetch_or(uint64_t{1} << (w % 64), kAcqRel);
+    // seq_cst: pairs with the acquire in take(), and with mark_dry().
+    const uint64_t old = word_[w].fetch_or(mask, kSeqCst);
+    if (old == 0) {
+      const uint64_t bit = uint64_t{1} << (w % 64);
+      if ((summary_[w / 64].load(kSeqCst) & bit) == 0) summary_[w / 64].fetch_or(bit, kSeqCst);
+    }
     return static_cast<size_t>(std::popcount(mask & ~old));
   }
 

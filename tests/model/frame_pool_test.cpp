@@ -122,7 +122,7 @@ BOOST_AUTO_TEST_CASE(histories_are_linearizable_and_nothing_is_held_twice) {
 }
 
 BOOST_AUTO_TEST_CASE(a_word_that_runs_dry_while_it_is_refilled_is_found_again) {
-  const uint64_t executions = explore(3, [](Scheduler &s) {
+  const uint64_t executions = explore(4, [](Scheduler &s) {
     World world(64, 2);
     std::vector<uint32_t> mine[2];
     world.alloc(1, mine[0]);
