@@ -29,7 +29,7 @@ Dealer::Dealer(const Trace &trace, uint32_t capacity, unsigned threads,
                std::function<void(const Request &)> admitted)
     : trace_(trace),
       capacity_(capacity),
-      window_(kWindow * threads),
+      window_(threads),
       admitted_(std::move(admitted)),
       done_(trace.requests.size(), false) {
   if (threads > 1) after_ = predecessors(trace);
