@@ -17,7 +17,8 @@ Status make_plan(const quire_config &config, quire_plan_result *out) noexcept {
   const quire_geometry &g = v.geometry;
   // What lies behind the layout's end until the next frame's start belongs to the page.
   const uint64_t sealed = frame_bytes(plan.layout), open = frame_bytes(plan.open_layout);
-  const uint64_t values = uint64_t{g.page_tokens} * g.layers * g.kv_heads * (g.head_dim_k + g.head_dim_v);
+  const uint64_t values =
+      uint64_t{g.page_tokens} * g.layers * g.kv_heads * (g.head_dim_k + g.head_dim_v);
   out->page_tokens = g.page_tokens;
   out->page_bytes = sealed;
   out->open_page_bytes = plan.has_open ? open : 0;
