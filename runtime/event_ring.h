@@ -24,8 +24,10 @@
 // | poll: the slot is free   | store turn           | release | push's load of the turn               |
 //
 // Linearizable: a push that gets in, at its CAS. One that drops, at its load of the turn: the slot at
-// the tail was taken then, and the CAS proves that no other push came in between. A poll, at its CAS;
-// a poll that finds nothing, at its load of the turn.
+// the tail was taken then, and the CAS proves that no other push came in between. A poll that gets a
+// record, at its CAS: records come out exactly in the order in which pushes took their numbers. A
+// poll that gets none says a little less: there is none, or the oldest is still being written by a push
+// that has not returned. Likewise a slot that a poll is still reading counts as taken.
 //
 // Progress: lock free. A push stopped between its CAS and its turn, or a poll likewise, holds one
 // slot. Other pushes go on around the ring and drop when they come back to that slot; pollers stop
