@@ -7,6 +7,7 @@
 //   pages.cpp      alloc, free, frames, info          publish.cpp   publish
 //   seal.cpp       seal, unseal, copy of a page       kv.cpp        append, gather, attention, anchor
 //   sequence.cpp   sequences                          insight.cpp   stats, check, events
+//   reclaim.cpp    what an eviction does
 //   c_api.cpp      the C boundary: checks pointers and sizes, converts, and calls these
 //
 // Who owns what
@@ -26,32 +27,37 @@
 // lease's busy bit, verbs on one private page by the page's busy flag; a loser gets kBusy and never waits.
 #pragma once
 
+#include <oneapi/tbb/task_arena.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "allocators/arena.h"
 #include "allocators/heap.h"
 #include "kernels/codec.h"
 #include "quire/quire.h"
 #include "runtime/config.h"
+#include "runtime/cpu_device.h"
 #include "runtime/device.h"
 #include "runtime/handle.h"
 #include "runtime/keys.h"
 #include "runtime/reclaimer.h"
 #include "runtime/region.h"
+#include "runtime/sequence.h"
 #include "runtime/status.h"
 #include "runtime/stream_table.h"
 #include "runtime/tables.h"
 
 namespace quire {
 
-class SequenceTable;
-
 // Flags of a page's descriptor.
 inline constexpr uint16_t kPageOpen = 1;    // its frame is an open one
 inline constexpr uint16_t kPageSealed = 2;  // encoded
 inline constexpr uint16_t kPageLossy = 4;   // decoded from a sealed page
 inline constexpr uint16_t kPageBusy = 8;    // a verb works on this private page
-inline constexpr uint16_t kPageShared = 16; // of a sequence: counted by the children bits
 
 enum class FrameClass : uint32_t { kSealed = 0, kOpen = 1 };
 
@@ -77,46 +83,103 @@ inline const Key *to_keys(const quire_key *keys) noexcept {
 }
 inline Key to_key(quire_key key) noexcept { return Key{key.lo, key.hi}; }
 
-class Cache {
+// The pool, the limbo and the flags of one class of frames.
+struct FrameClassView {
+  FramePool<> *pool;
+  Limbo<> *limbo;
+  std::atomic<uint8_t> *flags;
+};
+
+// What all pages of one publish have in common.
+struct PublishContext {
+  const quire_retention *retention;
+  uint64_t expiry_ms;  // UINT64_MAX: none asked
+  uint64_t epoch;      // of readiness and of the first stamp
+  uint16_t writer;     // stream slot + 1; 0: the data is complete
+};
+
+// What the report of leases says of one; from inside or from outside.
+void describe_lease(const Tables &tables, Handle lease, uint32_t cache_tag, uint64_t now_ms,
+                    quire_lease_record *out) noexcept;
+
+class Cache final : private EvictSink {
  public:
-  // device: nullptr takes the one that the config names. A test passes its adversary, which must outlive the cache.
-  static Status open(const Config &config, Device *device, Cache **out) noexcept;
+  // device: nullptr takes the one that the config names. A test passes its adversary, which outlives
+  // the cache.
+  static Status open(const quire_config &config, Device *device, Cache **out) noexcept;
+  // kBusy, with what remains; else the cache is gone.
   static Status close(Cache *cache) noexcept;
+
+  explicit Cache(const quire_allocator &allocator) noexcept;
+  ~Cache();
+  Cache(const Cache &) = delete;
+  Cache &operator=(const Cache &) = delete;
 
   // ---- lookup.cpp
   Status match(const quire_prefix &prefix, quire_hit *hit) noexcept;
-  Status acquire(const quire_prefix &prefix, const quire_acquire_options &options, quire_page *pages,
-                 quire_hit *hit, quire_lease *lease) noexcept;
+  Status acquire(const quire_prefix &prefix, const quire_acquire_options &options,
+                 quire_page *pages, quire_hit *hit, quire_lease *lease) noexcept;
   Status release(quire_lease lease, const quire_retention *retention) noexcept;
   Status clone(quire_lease lease, uint32_t pages, const quire_acquire_options &options,
                quire_lease *out) noexcept;
+  Status shorten(quire_lease lease, uint32_t pages) noexcept;
   Status renew(quire_lease lease, uint64_t deadline_ms) noexcept;
   Status lease_info(quire_lease lease, quire_lease_record *out) noexcept;
   Status lease_next(quire_lease *lease) noexcept;
+  Status enter_lease(quire_lease lease, Handle *out) noexcept;
+  Alive alive() const noexcept;
 
   // ---- pages.cpp
   Status alloc(uint32_t n, const quire_alloc_options &options, quire_page *pages) noexcept;
   Status free(const quire_page *pages, uint32_t n) noexcept;
-  Status frames(const quire_page *pages, uint32_t n, int32_t *out) noexcept;
+  Status frames(const quire_page *pages, uint32_t n, quire_tier tier, int32_t *out) noexcept;
   Status page_info(quire_page page, quire_page_record *out) noexcept;
   Status page_data(quire_page page, void **data, size_t *bytes) noexcept;
+  // n <= kMostPages private pages with frames of the class, on no lease.
+  static constexpr uint32_t kMostPages = 128;
+  Status take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
+                    uint32_t *out) noexcept;
+  // Gives up one share of a private page (a page on a lease has one).
+  void drop_page(uint32_t page) noexcept;
+  quire_page page_handle(uint32_t page) const noexcept;
+  quire_key key_of(uint32_t page) const noexcept;
+  int32_t block_entry(uint32_t page) const noexcept;
+  bool is_open(uint32_t page) const noexcept;
 
   // ---- seal.cpp
   Status seal(const quire_page *pages, uint32_t n, Stream stream) noexcept;
+  Status seal_claimed(const uint32_t *pages, uint32_t n, Stream stream,
+                      uint32_t stream_slot) noexcept;
+  Status unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
+  Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
 
   // ---- publish.cpp
   Status publish(quire_lease lease, const quire_prefix &prefix, quire_page *pages,
                  const quire_publish_options &options, quire_publish_result *result) noexcept;
+  Status publish_page(uint32_t page, const Key &key, const Namespace &space,
+                      const PublishContext &context, uint32_t *tail, bool *found) noexcept;
+  PublishContext publish_context(const quire_retention *retention, uint32_t stream_slot) noexcept;
+  void keep_tokens(uint32_t page, const uint32_t *tokens) noexcept;
   Status namespace_set(Key root, const quire_namespace &settings) noexcept;
   Status evict_namespace(Key root) noexcept;
+  static Status check_retention(const quire_retention *retention, bool absolute_allowed) noexcept;
 
   // ---- cache.cpp
   Status stream_add(Stream stream, uint32_t rank, uint32_t flags) noexcept;
   Status stream_remove(Stream stream) noexcept;
   Status step() noexcept;
+  // A stream argument: NULL (then *slot is kNoIndex), or registered, else kInvalid.
+  Status find_stream(Stream stream, uint32_t *slot) noexcept;
   // kInvalid in a child of fork(): every C call asks first.
   Status check_process() const noexcept;
-  uint64_t now_ms() const noexcept { return config_.clock(config_.clock_user); }
+  uint64_t now_ms() const noexcept {
+    return config_.values.clock(config_.values.clock_user);
+  }
+  // The same as of the last tick, without asking the clock.
+  uint64_t coarse_ms() const noexcept {
+    return region_.header().now_ms.load(std::memory_order_relaxed);
+  }
+  uint64_t clock_epoch() const noexcept { return tables_->clock.now(); }
 
   // ---- kv.cpp
   Status kv_append(const quire_append_args &args) noexcept;
@@ -128,46 +191,119 @@ class Cache {
   // ---- insight.cpp
   void stats(quire_stats *out) noexcept;
   Status check(uint32_t flags) noexcept;
+  void layout_info(quire_layout_info *out) const noexcept;
 
   const Config &config() const noexcept { return config_; }
   Region &region() noexcept { return region_; }
   Tables &tables() noexcept { return *tables_; }
+  const Tables &tables() const noexcept { return *tables_; }
   Device &device() noexcept { return *device_; }
   StreamTable<> &streams() noexcept { return *streams_; }
-  KeyMaker &keys() noexcept { return keys_; }
-  Heap &heap() noexcept { return heap_; }
+  const Keys &keys() const noexcept { return *keys_; }
+  Heap &heap() noexcept { return *heap_; }
   SequenceTable &sequences() noexcept { return *sequences_; }
+  uint64_t arena_bytes() const noexcept {
+    return arena_.committed_bytes() + open_arena_.committed_bytes();
+  }
   uint32_t tag() const noexcept { return tag_; }
   const quire_page_layout &layout(FrameClass c) const noexcept {
-    return c == FrameClass::kOpen ? open_layout_ : layout_;
+    return c == FrameClass::kOpen ? config_.open_layout : config_.layout;
   }
   void *frame_address(FrameClass c, uint32_t frame) const noexcept;
 
-  // ---- for sequence.cpp and kv.cpp: the steps that verbs share
-  // A stream argument: NULL, or registered, else kInvalid. *slot is kNoIndex for NULL.
-  Status find_stream(Stream stream, uint32_t *slot) noexcept;
-  // Frames of a class, all or nothing; evicts where it must. kAgain, kNomem.
-  Status take_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
-  // Frames that some reader may still read, as of now.
-  void retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept;
-  // One private page with a frame of the class, on no lease. Its generation is current.
-  Status take_page(FrameClass c, uint32_t stream_slot, uint32_t index_in_chain, Handle *out) noexcept;
-  void drop_page(uint32_t page) noexcept;  // a private page whose busy flag the caller holds
-  quire_page page_handle(uint32_t page) const noexcept;
-  // A private or visible page behind a handle. kStale.
-  Status find_page(quire_page handle, uint32_t *page) const noexcept;
-  int32_t block_entry(uint32_t page) const noexcept;
-
  private:
-  friend class Reclaimer;
-  Cache() = default;
-  ~Cache();
+  // ---- cache.cpp
+  Status build(const quire_config &config, Device *device) noexcept;
+  Status build_arenas() noexcept;
+  Status build_reclaimer() noexcept;
+  void after_advance() noexcept;
+  void sweep_leases(uint64_t now) noexcept;
 
+  // ---- lookup.cpp
+  Status pin_tail(const Key *keys, uint32_t *n, uint32_t *tail) noexcept;
+  void cut_tail(uint32_t *tail) noexcept;
+  void cut_unready(uint32_t *tail, uint32_t *n, Stream stream, uint32_t stream_slot) noexcept;
+  void cut_mismatch(const quire_prefix &prefix, uint32_t *tail, uint32_t *n) noexcept;
+  void write_chain(const Key *keys, uint32_t tail, uint32_t n, quire_page *pages) noexcept;
+  void fill_lease(Handle handle, const quire_acquire_options &options, uint32_t tail,
+                  uint32_t n) noexcept;
+  void set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept;
+  Status find_lease(quire_lease lease, Handle *out) const noexcept;
+  void drop_pin(uint32_t page) noexcept;
+
+  // ---- pages.cpp
+  FrameClassView frame_class(FrameClass c) noexcept;
+  Status ensure_frames(FrameClass c, uint32_t n) noexcept;
+  Status take_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
+  Status refuse_frames(FrameClass c, uint32_t n) noexcept;
+  uint32_t reclaim(uint32_t frames) noexcept;
+  bool take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
+  void retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept;
+  void give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept;
+  void drain_limbo() noexcept;
+  Status find_page(quire_page handle, uint32_t *page) const noexcept;
+  Status claim_page(quire_page handle, uint32_t *page) noexcept;
+  void unclaim_page(uint32_t page) noexcept;
+  void init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t index) noexcept;
+  void link(uint32_t lease_index, uint32_t page) noexcept;
+  void unlink(uint32_t page) noexcept;
+  Status free_private_pages(LeaseSlot &slot) noexcept;
+  Status enter_lease_of(uint32_t page, uint64_t token) noexcept;
+  void leave_lease_of(uint32_t lease_index, uint64_t token) noexcept;
+  // Whether frames that held private data are zeroed before reuse: once a namespace asked for it.
+  bool zeroing() const noexcept { return zeroing_.load(std::memory_order_relaxed); }
+
+  // ---- seal.cpp
+  kernels::Frames kernel_frames() const noexcept;
+  Status enqueue_seal(const uint32_t *from, const uint32_t *to, const uint32_t *index, uint32_t n,
+                      Stream stream) noexcept;
+
+  // ---- publish.cpp
+  void retain(uint32_t page, const quire_retention &retention) noexcept;
+  void describe_page(uint32_t page, uint32_t parent, const Namespace &space,
+                     const PublishContext &context) noexcept;
+  Status claim_for_publish(const quire_page *pages, uint32_t n, uint32_t lease_index,
+                           uint32_t *claimed) noexcept;
+  Status check_chain(const LeaseSlot &slot, const quire_prefix &prefix) const noexcept;
+  Status seal_for_publish(const quire_page *pages, uint32_t n, Stream stream,
+                          uint32_t stream_slot) noexcept;
+  void emit_page(uint32_t kind, uint32_t page, uint32_t reason) noexcept;
+
+  // ---- reclaim.cpp
+  void evicted(uint32_t page, uint32_t stamp, EvictReason reason) noexcept override;
+  bool is_dead(uint32_t page) noexcept override;
+
+  // ---- kv.cpp
+  Status check_bounds(const quire_attention_bounds &bounds) const noexcept;
+  kernels::AttentionArgs attention_bounds(const quire_attention_bounds &bounds) const noexcept;
+  Status launched(Status status) noexcept;
+  uint32_t worker_count() const noexcept {
+    return static_cast<uint32_t>(workers_.max_concurrency());
+  }
+
+  std::optional<Heap> own_heap_;
+  Heap *heap_ = nullptr;
   Config config_;
-  Region region_;
-  Heap heap_;
-  std::unique_ptr<Tables> tables_;
   uint32_t tag_ = 0;
+  int pid_ = 0;
+  std::optional<CpuDevice> own_device_;
+  Device *device_ = nullptr;
+  Region region_;
+  std::optional<Tables> tables_;
+  std::optional<StreamTable<>> streams_;
+  std::optional<Keys> keys_;
+  Arena arena_;
+  Arena open_arena_;
+  void *codec_memory_ = nullptr;
+  size_t codec_bytes_ = 0;
+  kernels::Codec *codec_ = nullptr;
+  oneapi::tbb::task_arena workers_;
+  std::optional<SequenceTable> sequences_;
+  std::unique_ptr<ScanRunner> runner_;
+  std::optional<Reclaimer> reclaimer_;
+  std::atomic<bool> expires_{false};   // some page has an absolute expiry
+  std::atomic<bool> zeroing_{false};
+  std::atomic<uint64_t> earliest_deadline_{UINT64_MAX};
 };
 
 }  // namespace quire

@@ -77,7 +77,7 @@ void Cache::cut_unready(uint32_t *tail, uint32_t *n, Stream stream, uint32_t str
     const uint16_t writer = d.writer.load(std::memory_order_relaxed);
     if (writer == 0) return;
     const uint32_t slot = writer - 1u;
-    const uint64_t epoch = widen_epoch(d.ready_epoch.load(std::memory_order_relaxed));
+    const uint64_t epoch = t.clock.widen(d.ready_epoch.load(std::memory_order_relaxed));
     if (streams_->ready(slot, epoch)) return;
     bool waits = slot == stream_slot;
     if (!waits && stream != nullptr && streams_->wait_for(slot, epoch, stream) == Status::kOk) {
@@ -151,6 +151,8 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   }
   fill_lease(handle, options, tail, n);
   t.stats.add(Counter::acquires_total);
+  t.stats.record(Histogram::chain_hit_pages, n);
+  if (n > 0) t.stats.record(Histogram::reuse_gap_epochs, clock_epoch() - t.clock.widen(t.pages.stamp(tail)));
   t.stats.add(Counter::prefix_queries_total, uint64_t{prefix.n} * config_.page_tokens());
   t.stats.add(Counter::prefix_hits_total, uint64_t{n} * config_.page_tokens());
   if (hit != nullptr) {
@@ -185,6 +187,7 @@ void Cache::write_chain(const Key *keys, uint32_t tail, uint32_t n,
 void Cache::fill_lease(Handle handle, const quire_acquire_options &options, uint32_t tail,
                        uint32_t n) noexcept {
   LeaseSlot &slot = tables_->leases.slot(handle.index);
+  clear_lease(slot);
   slot.tail.store(tail, std::memory_order_relaxed);
   slot.pages.store(n, std::memory_order_relaxed);
   slot.owner.store(options.owner, std::memory_order_relaxed);
@@ -217,6 +220,7 @@ Status Cache::enter_lease(quire_lease lease, Handle *out) noexcept {
 }
 
 Status Cache::release(quire_lease lease, const quire_retention *retention) noexcept {
+  if (const Status s = check_retention(retention, false); s != Status::kOk) return s;
   Handle handle;
   if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
   LeaseSlot &slot = tables_->leases.slot(handle.index);
@@ -272,6 +276,32 @@ Status Cache::clone(quire_lease lease, uint32_t pages, const quire_acquire_optio
     }
   }
   t.leases.leave(from.index);
+  return status;
+}
+
+// Lets go of the end of a chain: for sequences that roll back.
+Status Cache::shorten(quire_lease lease, uint32_t pages) noexcept {
+  Tables &t = *tables_;
+  Handle handle;
+  if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
+  LeaseSlot &slot = t.leases.slot(handle.index);
+  const uint32_t length = slot.pages.load(std::memory_order_relaxed);
+  const uint32_t old_tail = slot.tail.load(std::memory_order_relaxed);
+  uint32_t tail = pages == 0 ? kNoIndex : old_tail;
+  for (uint32_t i = pages; i < length && pages > 0; ++i) {
+    tail = t.pages[tail].parent.load(std::memory_order_relaxed);
+  }
+  Status status = Status::kOk;
+  if (pages >= length) {
+    if (pages > length) status = set_error(Status::kInvalid, "%u pages of a chain of %u", pages, length);
+  } else if (tail != kNoIndex && !t.pages.add_ref(tail)) {
+    status = set_error(Status::kBusy, "page %u is held by as many leases as it can count", tail);
+  } else {
+    slot.tail.store(tail, std::memory_order_relaxed);
+    slot.pages.store(pages, std::memory_order_relaxed);
+    drop_pin(old_tail);
+  }
+  t.leases.leave(handle.index);
   return status;
 }
 

@@ -17,8 +17,6 @@ namespace {
 // Rounds of "evict, then take": another thread may take what we evicted, as often as this.
 constexpr int kRounds = 4;
 
-// Pages worked on at once, on the stack.
-constexpr uint32_t kBatch = 128;
 
 constexpr uint64_t pack_links(uint32_t next, uint32_t previous) {
   return uint64_t{next} << 32 | previous;
@@ -44,11 +42,7 @@ Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
                           uint32_t *frames) noexcept {
   FrameClassView f = frame_class(c);
   if (f.pool->alloc(n, frames)) return Status::kOk;
-  const char *const what = c == FrameClass::kSealed ? "sealed" : "open";
-  if (n > f.pool->capacity()) {
-    tables_->stats.add(Counter::alloc_nomem_total);
-    return set_error(Status::kNomem, "%u %s frames of %u", n, what, f.pool->capacity());
-  }
+  if (n > f.pool->capacity()) return refuse_frames(c, n);
   for (int round = 0; round < kRounds; ++round) {
     streams_->poll();
     drain_limbo();
@@ -56,13 +50,34 @@ Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
     if (stream_slot != kNoIndex && take_from_limbo(c, n, stream_slot, frames)) return Status::kOk;
     if (c == FrameClass::kOpen) break;
     const uint32_t available = f.pool->available();
-    const uint32_t missing = n > available ? n - available : 1;
-    if (reclaimer_->reclaim(missing) == 0 && f.pool->available() < n) break;
+    if (reclaim(n > available ? n - available : 1) == 0 && f.pool->available() < n) break;
     if (f.pool->alloc(n, frames)) return Status::kOk;
   }
   if (f.pool->alloc(n, frames)) return Status::kOk;
+  return refuse_frames(c, n);
+}
+
+// Whether n frames can be had, as far as is known: evicts what is missing. Nothing is taken.
+Status Cache::ensure_frames(FrameClass c, uint32_t n) noexcept {
+  FrameClassView f = frame_class(c);
+  for (int round = 0; round < kRounds && f.pool->available() < n; ++round) {
+    streams_->poll();
+    drain_limbo();
+    const uint32_t available = f.pool->available();
+    if (available >= n) break;
+    if (c == FrameClass::kOpen || n > f.pool->capacity()) break;
+    if (reclaim(n - available) == 0) break;
+  }
+  if (f.pool->available() >= n) return Status::kOk;
+  return refuse_frames(c, n);
+}
+
+Status Cache::refuse_frames(FrameClass c, uint32_t n) noexcept {
+  FrameClassView f = frame_class(c);
+  const char *const what = c == FrameClass::kSealed ? "sealed" : "open";
   const uint64_t coming = uint64_t{f.pool->available()} + f.limbo->count();
   if (coming >= n) {
+    streams_->need();
     tables_->stats.add(Counter::alloc_again_total);
     return set_error(Status::kAgain, "%u %s frames: %u are in limbo, until readers have passed", n,
                      what, f.limbo->count());
@@ -76,16 +91,20 @@ Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
 bool Cache::take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot,
                             uint32_t *frames) noexcept {
   FrameClassView f = frame_class(c);
-  const uint64_t passed = streams_->min_passed_except(stream_slot);
-  uint32_t got = f.limbo->take(n, passed, frames);
-  // A frame that must be zeroed is zeroed on the stream that gets it: behind its last reader.
-  for (uint32_t i = 0; i < got; ++i) {
-    if ((f.flags[frames[i]].load(std::memory_order_relaxed) & kFrameZero) == 0) continue;
-    f.limbo->push(frames[i], clock_epoch());
-    frames[i--] = frames[--got];
+  const auto free = [this, c](const uint32_t *some, size_t m) { give_back(c, some, m); };
+  const uint64_t epoch = clock_epoch();
+  uint32_t got = f.limbo->take(n, streams_->min_passed_except(stream_slot), frames, free);
+  // A frame that must be zeroed first is zeroed by the host, behind its last reader: it waits.
+  for (uint32_t i = 0; i < got;) {
+    if ((f.flags[frames[i]].load(std::memory_order_relaxed) & kFrameZero) != 0) {
+      f.limbo->push(frames[i], epoch, free);
+      frames[i] = frames[--got];
+    } else {
+      ++i;
+    }
   }
   if (got == n || (got > 0 && f.pool->alloc(n - got, frames + got))) return true;
-  for (uint32_t i = 0; i < got; ++i) f.limbo->push(frames[i], clock_epoch());
+  for (uint32_t i = 0; i < got; ++i) f.limbo->push(frames[i], epoch, free);
   return false;
 }
 
@@ -94,13 +113,10 @@ void Cache::retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero
   tables_->stats.add(Counter::frames_retired_total);
   // relaxed: the pool's or limbo's release, which follows, publishes it.
   if (zero) f.flags[frame].store(kFrameZero, std::memory_order_relaxed);
-  if (streams_->min_passed() >= epoch) {
-    give_back(c, &frame, 1);
-    return;
-  }
+  const auto free = [this, c](const uint32_t *some, size_t n) { give_back(c, some, n); };
+  if (f.limbo->retire(frame, epoch, streams_->min_passed(), free)) return;
   tables_->stats.add(Counter::frames_limbo_total);
-  f.limbo->push(frame, epoch);
-  streams_->need();
+  streams_->want(epoch);
 }
 
 // Frames whose readers have all passed go to the pool, zeroed where that was asked for.
@@ -197,7 +213,7 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
 
 Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
                          uint32_t *out) noexcept {
-  uint32_t frames[kBatch];
+  uint32_t frames[kMostPages];
   if (const Status s = take_frames(c, n, stream_slot, frames); s != Status::kOk) return s;
   // There are as many descriptors as frames of both classes, but one of a frame in limbo or on its
   // way is free already; so this fails only while other threads hold both for a moment.
@@ -325,8 +341,8 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
                       : set_error(Status::kNomem, "%u pages of %u", n, frame_class(c).pool->capacity());
   uint32_t done = 0;
   while (done < n && status == Status::kOk) {
-    uint32_t batch[kBatch];
-    const uint32_t count = std::min(n - done, kBatch);
+    uint32_t batch[kMostPages];
+    const uint32_t count = std::min(n - done, kMostPages);
     status = take_pages(c, count, stream_slot, index + done, batch);
     if (status != Status::kOk) break;
     for (uint32_t i = 0; i < count; ++i) {
@@ -418,15 +434,24 @@ Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
 int32_t Cache::block_entry(uint32_t page) const noexcept {
   const PageDescriptor &d = tables_->pages[page];
   const auto frame = static_cast<int32_t>(d.frame.load(std::memory_order_relaxed));
-  const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
-  return open ? -2 - frame : frame;
+  return is_open(page) ? -2 - frame : frame;
 }
 
-Status Cache::frames(const quire_page *pages, uint32_t n, int32_t *out) noexcept {
+quire_key Cache::key_of(uint32_t page) const noexcept {
+  const PageDescriptor &d = tables_->pages[page];
+  return quire_key{d.key_lo.load(std::memory_order_relaxed),
+                   d.key_hi.load(std::memory_order_relaxed)};
+}
+
+bool Cache::is_open(uint32_t page) const noexcept {
+  return (tables_->pages[page].flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
+}
+
+Status Cache::frames(const quire_page *pages, uint32_t n, quire_tier tier, int32_t *out) noexcept {
   for (uint32_t i = 0; i < n; ++i) {
     uint32_t page;
     if (const Status s = find_page(pages[i], &page); s != Status::kOk) return s;
-    out[i] = block_entry(page);
+    out[i] = tier == QUIRE_TIER_DEVICE ? block_entry(page) : -1;
   }
   return Status::kOk;
 }
@@ -455,8 +480,7 @@ Status Cache::page_info(quire_page handle, quire_page_record *out) noexcept {
   out->key = quire_key{0, 0};
   out->parent = 0;
   if (visible) {
-    out->key = quire_key{d.key_lo.load(std::memory_order_relaxed),
-                         d.key_hi.load(std::memory_order_relaxed)};
+    out->key = key_of(page);
     const uint32_t parent = d.parent.load(std::memory_order_relaxed);
     if (parent != kNoIndex) out->parent = page_handle(parent);
   }

@@ -17,11 +17,6 @@
 #include "runtime/cache.h"
 
 namespace quire {
-namespace {
-
-uint32_t clamp_u32(uint64_t n) { return static_cast<uint32_t>(std::min<uint64_t>(n, UINT32_MAX)); }
-
-}  // namespace
 
 Status Cache::check_retention(const quire_retention *retention, bool absolute_allowed) noexcept {
   if (retention == nullptr) return Status::kOk;
@@ -192,14 +187,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
   }
   uint32_t published = 0, duplicate = 0, replaced = 0;
   if (space.number != kNoIndex) {
-    PublishContext context{options.retention, UINT64_MAX, clock_epoch(), 0};
-    if (options.retention != nullptr && options.retention->absolute_ttl_ms != 0) {
-      context.expiry_ms = now_ms() + options.retention->absolute_ttl_ms;
-    }
-    if (stream_slot != kNoIndex) {
-      context.writer = static_cast<uint16_t>(stream_slot + 1);
-      streams_->need();
-    }
+    const PublishContext context = publish_context(options.retention, stream_slot);
     uint32_t tail = slot.tail.load(std::memory_order_relaxed);
     for (uint32_t i = length; i < prefix.n; ++i) {
       const auto page = static_cast<uint32_t>(pages[i]);
@@ -219,6 +207,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
       pages[i] = page_handle(tail);
       ++replaced;
     }
+    tables_->stats.record(Histogram::publish_pages, published);
     slot.tail.store(tail, std::memory_order_relaxed);
     slot.pages.store(length + published, std::memory_order_relaxed);
     tables_->spaces.leave(space.number);
@@ -259,6 +248,19 @@ Status Cache::seal_for_publish(const quire_page *pages, uint32_t n, Stream strea
   return Status::kOk;
 }
 
+PublishContext Cache::publish_context(const quire_retention *retention,
+                                      uint32_t stream_slot) noexcept {
+  PublishContext context{retention, UINT64_MAX, clock_epoch(), 0};
+  if (retention != nullptr && retention->absolute_ttl_ms != 0) {
+    context.expiry_ms = now_ms() + retention->absolute_ttl_ms;
+  }
+  if (stream_slot != kNoIndex) {
+    context.writer = static_cast<uint16_t>(stream_slot + 1);
+    streams_->want_of(stream_slot, context.epoch);
+  }
+  return context;
+}
+
 // ---- namespaces
 
 Status Cache::namespace_set(Key root, const quire_namespace &settings) noexcept {
@@ -268,6 +270,7 @@ Status Cache::namespace_set(Key root, const quire_namespace &settings) noexcept 
   if (settings.zero > 1) return set_error(Status::kInvalid, "zero: 0 or 1 is wanted");
   Namespace space;
   if (const Status s = tables_->spaces.enter(root, &space); s != Status::kOk) return s;
+  if (settings.zero != 0) zeroing_.store(true, std::memory_order_relaxed);
   const Status status = tables_->spaces.set_zero(space.number, settings.zero != 0);
   tables_->spaces.leave(space.number);
   return status;

@@ -27,6 +27,7 @@
 #include "allocators/frame_pool.h"
 #include "allocators/heap.h"
 #include "quire/quire.h"
+#include "runtime/device.h"
 #include "runtime/handle.h"
 #include "runtime/page_table.h"
 #include "runtime/slot_table.h"

@@ -44,6 +44,9 @@ class SlotTable {
   SlotTable(void *memory, uint32_t capacity, FramePool<> pool) noexcept
       : slots_(static_cast<Slot *>(memory)), capacity_(capacity), pool_(pool) {}
 
+  // All free. Before sharing; the slots' own fields are the caller's to construct.
+  void format() noexcept { pool_.format(); }
+
   uint32_t capacity() const noexcept { return capacity_; }
   uint32_t live() const noexcept { return capacity_ - pool_.available(); }
   Slot &slot(uint32_t index) const noexcept { return slots_[index]; }

@@ -47,8 +47,8 @@ enum class Counter : uint32_t {
 #define QUIRE_HISTOGRAMS(X)                                                 \
   X(chain_hit_pages, "pages of the hit, by acquire")                        \
   X(publish_pages, "pages that became visible, by publish")                 \
-  X(reuse_gap_ms, "time since the last use of a page that was found again") \
-  X(eviction_age_ms, "time since the last use of a page when it was evicted")
+  X(reuse_gap_epochs, "since the last use of the last page of a hit") \
+  X(eviction_age_epochs, "since the last use of a page that was evicted")
 
 enum class Histogram : uint32_t {
 #define QUIRE_HISTOGRAM_ENUM(name, help) name,

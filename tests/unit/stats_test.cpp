@@ -85,18 +85,18 @@ BOOST_FIXTURE_TEST_CASE(what_threads_add_is_all_there, Fixture) {
 
 BOOST_FIXTURE_TEST_CASE(quantiles_are_within_a_sixteenth, Fixture) {
   BOOST_TEST_MESSAGE("seed " << kSeed);
-  BOOST_TEST(stats.quantile(Histogram::eviction_age_ms, 0.5) == 0U);
+  BOOST_TEST(stats.quantile(Histogram::eviction_age_epochs, 0.5) == 0U);
   std::mt19937_64 random(kSeed);
   std::vector<uint64_t> values;
   for (int i = 0; i < 5000; ++i) {
     values.push_back(random() >> (24 + random() % 40));
-    stats.record(Histogram::eviction_age_ms, values.back());
+    stats.record(Histogram::eviction_age_epochs, values.back());
   }
   std::sort(values.begin(), values.end());
   for (const double q : {0.0, 0.001, 0.25, 0.5, 0.9, 0.99, 0.9999, 1.0}) {
     const auto rank = static_cast<size_t>(std::max(1.0, std::ceil(q * 5000.0)));
     const auto exact = static_cast<double>(values[rank - 1]);
-    const auto got = static_cast<double>(stats.quantile(Histogram::eviction_age_ms, q));
+    const auto got = static_cast<double>(stats.quantile(Histogram::eviction_age_epochs, q));
     BOOST_TEST(std::abs(got - exact) <= exact / 16, "q " << q << ": " << got << " for " << exact);
   }
 }
@@ -110,13 +110,13 @@ BOOST_FIXTURE_TEST_CASE(small_values_are_exact, Fixture) {
 
 BOOST_FIXTURE_TEST_CASE(a_mapping_that_may_only_be_read_is_enough_to_read, Fixture) {
   stats.add(Counter::evictions_idle_total, 5);
-  stats.record(Histogram::reuse_gap_ms, 100);
+  stats.record(Histogram::reuse_gap_epochs, 100);
   BOOST_REQUIRE(::mprotect(memory, bytes, PROT_READ) == 0);
   const Stats reader(memory);
   BOOST_TEST(reader.total(Counter::evictions_idle_total) == 5U);
-  BOOST_TEST(reader.count(Histogram::reuse_gap_ms) == 1U);
-  BOOST_TEST(reader.sum(Histogram::reuse_gap_ms) == 100U);
-  BOOST_TEST(reader.quantile(Histogram::reuse_gap_ms, 0.5) >= 96U);
+  BOOST_TEST(reader.count(Histogram::reuse_gap_epochs) == 1U);
+  BOOST_TEST(reader.sum(Histogram::reuse_gap_epochs) == 100U);
+  BOOST_TEST(reader.quantile(Histogram::reuse_gap_epochs, 0.5) >= 96U);
 }
 
 BOOST_FIXTURE_TEST_CASE(format_forgets_everything, Fixture) {

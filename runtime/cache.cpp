@@ -1,0 +1,258 @@
+#include "runtime/cache.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "quire/quire.h"
+
+namespace quire {
+namespace {
+
+// The twelve bits by which handles tell caches apart; never 0.
+uint32_t next_tag() noexcept {
+  static std::atomic<uint32_t> caches{0};
+  return 1 + caches.fetch_add(1, std::memory_order_relaxed) % 4095;
+}
+
+HeapCallbacks callbacks_of(const quire_allocator &allocator) noexcept {
+  return {allocator.alloc, allocator.free, allocator.user};
+}
+
+}  // namespace
+
+// ---- open, close
+
+Cache::Cache(const quire_allocator &allocator) noexcept : tag_(next_tag()), pid_(::getpid()) {
+  if (allocator.alloc != nullptr) {
+    own_heap_.emplace(callbacks_of(allocator));
+  } else {
+    own_heap_.emplace();
+  }
+  heap_ = &*own_heap_;
+}
+
+Cache::~Cache() {
+  reclaimer_.reset();
+  if (streams_) streams_->close();
+  sequences_.reset();
+  if (codec_memory_ != nullptr) heap_->deallocate(codec_memory_, codec_bytes_, 64);
+  arena_.close();
+  open_arena_.close();
+}
+
+Status Cache::open(const quire_config &config, Device *device, Cache **out) noexcept {
+  // The cache itself comes from the caller's allocator, too.
+  Heap heap_for_self{config.allocator.alloc != nullptr && config.allocator.free != nullptr
+                         ? Heap(callbacks_of(config.allocator))
+                         : Heap()};
+  void *memory = heap_for_self.allocate(sizeof(Cache), alignof(Cache));
+  if (memory == nullptr) return set_error(Status::kNomem, "no memory for a cache");
+  auto *cache = new (memory) Cache(config.allocator);
+  const Status status = cache->build(config, device);
+  if (status == Status::kOk) {
+    *out = cache;
+    return Status::kOk;
+  }
+  cache->~Cache();
+  heap_for_self.deallocate(memory, sizeof(Cache), alignof(Cache));
+  return status;
+}
+
+Status Cache::build_arenas() noexcept {
+  const Shape &shape = config_.shape;
+  ArenaOptions options;
+  options.frame_bytes = config_.layout.page_bytes;
+  options.capacity = shape.frames;
+  if (const Status s = arena_.open(*device_, options); s != Status::kOk) return s;
+  if (const Status s = arena_.grow(shape.frames); s != Status::kOk) return s;
+  if (!config_.has_open) return Status::kOk;
+  options.frame_bytes = config_.open_layout.page_bytes;
+  options.capacity = shape.open_frames;
+  if (const Status s = open_arena_.open(*device_, options); s != Status::kOk) return s;
+  return open_arena_.grow(shape.open_frames);
+}
+
+Status Cache::build(const quire_config &config, Device *device) noexcept {
+  if (const Status s = config_resolve(config, &config_); s != Status::kOk) return s;
+  if (device == nullptr) {
+    own_device_.emplace();
+    device = &*own_device_;
+  }
+  device_ = device;
+  kernels::CodecConfig codec;
+  codec.geometry = config_.values.geometry;
+  codec.format = config_.values.format;
+  codec.codebook = config_.values.codebook;
+  codec_bytes_ = kernels::codec_bytes(codec);
+  if (codec_bytes_ == 0) return set_error(Status::kInvalid, "config: no codec for this geometry");
+  codec_memory_ = heap_->allocate(codec_bytes_, 64);
+  if (codec_memory_ == nullptr) return set_error(Status::kNomem, "no memory for the codec");
+  codec_ = kernels::codec_create(codec, codec_memory_);
+  if (codec_ == nullptr) {
+    return set_error(Status::kInvalid,
+                     "config: codebook: 16 values that ascend within [-1, 1] are wanted, the one nearest 0 "
+                     "not negative");
+  }
+  if (!config_.has_secret) {
+    if (const Status s = Keys::random_secret(config_.secret); s != Status::kOk) return s;
+  }
+  keys_.emplace(config_.secret);
+  if (const Status s = build_arenas(); s != Status::kOk) return s;
+  if (const Status s = region_.create(config_.values.segment, config_.shape); s != Status::kOk) {
+    return s;
+  }
+  tables_.emplace(region_);
+  tables_->format();
+  streams_.emplace(region_.part(Part::kStreams), config_.shape.streams, tables_->clock, device_);
+  streams_->format();
+  RegionHeader &header = region_.header();
+  header.format = config_.values.format;
+  header.policy = config_.values.policy;
+  header.geometry = config_.values.geometry;
+  header.frame_bytes = arena_.stride();
+  header.open_frame_bytes = config_.has_open ? open_arena_.stride() : 0;
+  header.arena_bytes = arena_bytes();
+  header.now_ms.store(now_ms(), std::memory_order_relaxed);
+  tables_->log.note(tables_->clock.now(), coarse_ms());
+  sequences_.emplace(*heap_);
+  if (const Status s = sequences_->open(config_.values.max_sequences); s != Status::kOk) return s;
+  if (const Status s = build_reclaimer(); s != Status::kOk) return s;
+  region_.finish();
+  return Status::kOk;
+}
+
+Status Cache::close(Cache *cache) noexcept {
+  Tables &t = *cache->tables_;
+  cache->streams_->poll();
+  cache->drain_limbo();
+  const uint32_t sequences = cache->sequences_->live();
+  const uint32_t leases = t.leases.live();
+  const uint32_t streams = cache->streams_->readers();
+  const PageCounts pages = t.pages.counts();
+  if (sequences + leases + streams + pages.private_pages > 0) {
+    return set_error(Status::kBusy,
+                     "still there: %u sequences, %u leases, %u private pages, %u streams that are registered "
+                     "or not done",
+                     sequences, leases, pages.private_pages, streams);
+  }
+  Heap heap_for_self{cache->config_.values.allocator.alloc != nullptr
+                         ? Heap(callbacks_of(cache->config_.values.allocator))
+                         : Heap()};
+  cache->~Cache();
+  heap_for_self.deallocate(cache, sizeof(Cache), alignof(Cache));
+  return Status::kOk;
+}
+
+Status Cache::check_process() const noexcept {
+  if (::getpid() == pid_) return Status::kOk;
+  return set_error(Status::kInvalid, "this cache was opened by process %d, before a fork", pid_);
+}
+
+void Cache::layout_info(quire_layout_info *out) const noexcept {
+  out->frames = config_.shape.frames;
+  out->open_frames = config_.shape.open_frames;
+  out->format = config_.values.format;
+  out->base = arena_.base();
+  out->open_base = config_.has_open ? open_arena_.base() : nullptr;
+  out->stride = arena_.stride();
+  out->open_stride = config_.has_open ? open_arena_.stride() : 0;
+  out->geometry = config_.values.geometry;
+  out->layout = config_.layout;
+  out->open_layout = config_.open_layout;
+}
+
+// ---- streams and the clock
+
+Status Cache::find_stream(Stream stream, uint32_t *slot) noexcept {
+  *slot = kNoIndex;
+  if (stream == nullptr) return Status::kOk;
+  *slot = streams_->find(stream);
+  if (*slot != kNoIndex) return Status::kOk;
+  return set_error(Status::kInvalid, "this stream is not registered (quire_stream_add)");
+}
+
+Status Cache::stream_add(Stream stream, uint32_t rank, uint32_t flags) noexcept {
+  if (rank != 0) return set_error(Status::kInvalid, "rank %u of 1", rank);
+  if ((flags & ~QUIRE_STREAM_BACKGROUND) != 0) {
+    return set_error(Status::kInvalid, "flags: unknown bits in %#x", flags);
+  }
+  static_assert(QUIRE_STREAM_BACKGROUND == StreamTable<>::kBackground);
+  uint32_t slot;
+  return streams_->add(stream, rank, flags, &slot);
+}
+
+Status Cache::stream_remove(Stream stream) noexcept {
+  const Status status = streams_->remove(stream);
+  streams_->poll();
+  drain_limbo();
+  return status;
+}
+
+Status Cache::step() noexcept {
+  streams_->step();
+  after_advance();
+  tables_->stats.add(Counter::steps_total);
+  return Status::kOk;
+}
+
+// What follows each move of the clock, by step or by the timer.
+void Cache::after_advance() noexcept {
+  const uint64_t now = now_ms();
+  region_.header().now_ms.store(now, std::memory_order_relaxed);
+  tables_->log.note(tables_->clock.now(), now);
+  streams_->poll();
+  drain_limbo();
+  if (earliest_deadline_.load(std::memory_order_relaxed) <= now) sweep_leases(now);
+}
+
+// Reports leases that are late; takes back those that are late and revocable.
+void Cache::sweep_leases(uint64_t now) noexcept {
+  earliest_deadline_.store(UINT64_MAX, std::memory_order_relaxed);
+  uint64_t next = UINT64_MAX;
+  Handle lease;
+  for (uint32_t at = 0; tables_->leases.next(at, &lease); at = lease.index + 1) {
+    LeaseSlot &slot = tables_->leases.slot(lease.index);
+    const uint64_t deadline = slot.deadline_ms.load(std::memory_order_relaxed);
+    if (deadline == 0) continue;
+    if (deadline > now) {
+      next = std::min(next, deadline);
+      continue;
+    }
+    if (slot.late.exchange(1, std::memory_order_relaxed) == 0) {
+      tables_->stats.add(Counter::leases_late_total);
+      EventRecord event{};
+      event.kind = QUIRE_EVENT_LEASE_LATE;
+      event.owner = slot.owner.load(std::memory_order_relaxed);
+      event.epoch = clock_epoch();
+      tables_->events.push(event);
+    }
+    if ((slot.flags.load(std::memory_order_relaxed) & QUIRE_ACQUIRE_REVOCABLE) == 0) continue;
+    if (release(pack_handle(HandleKind::kLease, tag_, lease), nullptr) == Status::kOk) {
+      tables_->stats.add(Counter::leases_revoked_total);
+    } else {
+      next = std::min(next, now + 1);  // in the middle of a call; again at the next tick
+    }
+  }
+  uint64_t earliest = earliest_deadline_.load(std::memory_order_relaxed);
+  while (next < earliest &&
+         !earliest_deadline_.compare_exchange_weak(earliest, next, std::memory_order_relaxed)) {
+  }
+}
+
+void Cache::emit_page(uint32_t kind, uint32_t page, uint32_t reason) noexcept {
+  if (!tables_->events.started()) return;
+  const PageDescriptor &d = tables_->pages[page];
+  EventRecord event{};
+  event.kind = static_cast<uint16_t>(kind);
+  event.reason = static_cast<uint16_t>(reason);
+  event.index = d.depth.load(std::memory_order_relaxed);
+  event.epoch = clock_epoch();
+  event.key = Key{d.key_lo.load(std::memory_order_relaxed),
+                  d.key_hi.load(std::memory_order_relaxed)};
+  tables_->events.push(event);
+}
+
+}  // namespace quire
