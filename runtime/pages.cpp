@@ -395,7 +395,7 @@ Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
   uint32_t claimed = 0;
   Status status = Status::kOk;
   for (; claimed < n && status == Status::kOk; ++claimed) {
-    uint32_t page;
+    uint32_t page = 0;
     status = claim_page(pages[claimed], &page);
     if (status != Status::kOk) {
       // Twice in one call is the caller's mistake, not a race.
@@ -449,7 +449,7 @@ bool Cache::is_open(uint32_t page) const noexcept {
 
 Status Cache::frames(const quire_page *pages, uint32_t n, quire_tier tier, int32_t *out) noexcept {
   for (uint32_t i = 0; i < n; ++i) {
-    uint32_t page;
+    uint32_t page = 0;
     if (const Status s = find_page(pages[i], &page); s != Status::kOk) return s;
     out[i] = tier == QUIRE_TIER_DEVICE ? block_entry(page) : -1;
   }
@@ -457,7 +457,7 @@ Status Cache::frames(const quire_page *pages, uint32_t n, quire_tier tier, int32
 }
 
 Status Cache::page_info(quire_page handle, quire_page_record *out) noexcept {
-  uint32_t page;
+  uint32_t page = 0;
   if (const Status s = find_page(handle, &page); s != Status::kOk) return s;
   const Tables &t = *tables_;
   const PageDescriptor &d = t.pages[page];
@@ -489,7 +489,7 @@ Status Cache::page_info(quire_page handle, quire_page_record *out) noexcept {
 }
 
 Status Cache::page_data(quire_page handle, void **data, size_t *bytes) noexcept {
-  uint32_t page;
+  uint32_t page = 0;
   if (const Status s = find_page(handle, &page); s != Status::kOk) return s;
   const PageDescriptor &d = tables_->pages[page];
   const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;

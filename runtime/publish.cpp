@@ -123,7 +123,7 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
 Status Cache::claim_for_publish(const quire_page *pages, uint32_t n, uint32_t lease_index,
                                 uint32_t *claimed) noexcept {
   for (*claimed = 0; *claimed < n; ++*claimed) {
-    uint32_t page;
+    uint32_t page = 0;
     if (const Status s = claim_page(pages[*claimed], &page); s != Status::kOk) return s;
     const PageDescriptor &d = tables_->pages[page];
     const uint32_t lease = d.lease.load(std::memory_order_relaxed);

@@ -95,7 +95,7 @@ Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept 
   uint32_t claimed = 0;
   uint32_t open = 0;
   for (; claimed < n; ++claimed) {
-    uint32_t page;
+    uint32_t page = 0;
     status = claim_page(pages[claimed], &page);
     if (status != Status::kOk) break;
     const uint16_t flags = t.pages[page].flags.load(std::memory_order_relaxed);

@@ -234,7 +234,7 @@ uint32_t StreamTable<A, O>::poll() noexcept {
     if (!try_claim(slot)) continue;
     // Again under the claim: it may have become free, and even another stream, in between.
     const uint32_t present = slot.state.load(kAcquire);
-    if (present == kActive || present == kRemoving) moved += poll_slot(slot) ? 1 : 0;
+    if (present == kActive || present == kRemoving) moved += poll_slot(slot) ? 1U : 0U;
     unclaim(slot);
   }
   return moved;
@@ -302,7 +302,7 @@ Status StreamTable<A, O>::wait_for(uint32_t at, uint64_t epoch, Stream consumer)
 template <class A, class O>
 uint32_t StreamTable<A, O>::readers() const noexcept {
   uint32_t n = 0;
-  for (uint32_t i = 0; i < used(); ++i) n += slot_[i].state.load(kAcquire) != kFree ? 1 : 0;
+  for (uint32_t i = 0; i < used(); ++i) n += slot_[i].state.load(kAcquire) != kFree ? 1U : 0U;
   return n;
 }
 
