@@ -1,0 +1,534 @@
+// The steps of BasicReclaimer (runtime/reclaimer.h), which says what they must be and why.
+#ifndef QUIRE_RUNTIME_RECLAIMER_INL_H_
+#define QUIRE_RUNTIME_RECLAIMER_INL_H_
+
+#include <algorithm>
+#include <functional>
+#include <type_traits>
+
+#include "runtime/reclaimer.h"
+
+namespace quire {
+
+#define QUIRE_RECLAIMER(result)                 \
+  template <class A, class Index, class Orders> \
+  result BasicReclaimer<A, Index, Orders>
+
+QUIRE_RECLAIMER()::BasicReclaimer(const Parts &parts, const PolicyTable &table) noexcept
+    : parts_(parts), table_(table) {
+  for (auto *word : {&owner_, &next_window_, &new_dead_}) word->store(0, kRelaxed);
+  for (auto *word : {&passes_, &scanned_, &helped_, &expired_ms_}) word->store(0, kRelaxed);
+  for (auto &word : evicted_) word.store(0, kRelaxed);
+  next_ms_.store(UINT64_MAX, kRelaxed);
+  lifted_.store(parts_.clock.now(), kRelaxed);
+  // Without memory for the swappable one, the copy serves until a set_policy() succeeds.
+  policy_.set(table, parts_.clock);
+  table_version_ = policy_.version();
+}
+
+// ---- Small containers -------------------------------------------------------------------------
+
+QUIRE_RECLAIMER(bool)::Entries::reserve(size_t n) noexcept {
+  if (n <= room) return true;
+  size_t more = room < 64 ? 64 : room * 2;
+  if (more < n) more = n;
+  std::unique_ptr<Entry[]> bigger(new (std::nothrow) Entry[more]);
+  if (!bigger) return false;
+  std::copy(at.get(), at.get() + size, bigger.get());
+  at = std::move(bigger);
+  room = more;
+  return true;
+}
+
+QUIRE_RECLAIMER(bool)::Entries::push(const Entry &entry) noexcept {
+  if (!reserve(size + 1)) return false;
+  at[size++] = entry;
+  return true;
+}
+
+QUIRE_RECLAIMER(bool)::Picks::wants(uint64_t key) const noexcept {
+  return size < kPicks || key < at[worst].key;
+}
+
+QUIRE_RECLAIMER(void)::Picks::offer(const Entry &entry) noexcept {
+  if (size < kPicks) {
+    at[size++] = entry;
+  } else if (entry < at[worst]) {
+    at[worst] = entry;
+  } else {
+    return;
+  }
+  worst = static_cast<uint32_t>(std::max_element(at, at + size) - at);
+}
+
+QUIRE_RECLAIMER(bool)::Picks::pop(Entry *out) noexcept {
+  if (size == 0) return false;
+  Entry *best = std::min_element(at, at + size);
+  *out = *best;
+  *best = at[--size];
+  worst = size == 0 ? 0 : static_cast<uint32_t>(std::max_element(at, at + size) - at);
+  return true;
+}
+
+// ---- Scanning ---------------------------------------------------------------------------------
+
+// f(page, tag) for pages whose leaf hint is set.
+template <class A, class Index, class Orders>
+template <class F>
+void BasicReclaimer<A, Index, Orders>::for_leaves(uint32_t begin, uint32_t end,
+                                                  F &&f) const noexcept {
+  const auto *tags = parts_.pages.tags();
+  uint32_t page = begin;
+  if constexpr (std::is_same_v<A, StdAtomics>) {
+    // Eight tags a load. Every tag is written by an atomic of its own; a load that is torn between them
+    // would still give each one as it was at some time.
+    using Word [[gnu::may_alias]] = uint64_t;
+    constexpr uint64_t kLeaves = 0x8080808080808080;
+    for (; page % 8 == 0 && page + 8 <= end; page += 8) {
+      const auto *word = reinterpret_cast<const Word *>(tags + page);
+      uint64_t eight = __atomic_load_n(word, __ATOMIC_RELAXED);
+      for (uint64_t leaves = eight & kLeaves; leaves != 0; leaves &= leaves - 1) {
+        const auto bit = static_cast<uint32_t>(std::countr_zero(leaves)) & ~7u;
+        f(page + bit / 8, static_cast<uint8_t>(eight >> bit));
+      }
+    }
+  }
+  for (; page < end; ++page) {
+    const uint8_t tag = tags[page].load(kRelaxed);
+    if ((tag & Pages::kLeafBit) != 0) f(page, tag);
+  }
+}
+
+QUIRE_RECLAIMER(void)::count_chunk(const Scan &scan, uint32_t chunk) const noexcept {
+  const uint32_t begin = chunk * kChunk;
+  const uint32_t end = std::min(parts_.pages.capacity(), begin + kChunk);
+  // Two of them, in turn: neighbours are often of one age, and adding to one word again at once waits.
+  Histogram other{};
+  Histogram *const into[2] = {&scan.histogram[chunk], &other};
+  uint32_t turn = 0;
+  for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
+    ++into[turn ^= 1]->count[scan.order.rank(tag, parts_.pages.stamp(page))];
+  });
+  for (uint32_t r = 0; r < kAgeBuckets; ++r) scan.histogram[chunk].count[r] += other.count[r];
+}
+
+QUIRE_RECLAIMER(void)::collect_chunk(const Scan &scan, uint32_t chunk) const noexcept {
+  const uint32_t begin = chunk * kChunk;
+  const uint32_t end = std::min(parts_.pages.capacity(), begin + kChunk);
+  size_t at = scan.begin[chunk];
+  for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
+    const uint32_t stamp = parts_.pages.stamp(page);
+    const uint32_t rank = scan.order.rank(tag, stamp);
+    // Leaves that came since they were counted may find no room; a later scan has them.
+    if (rank > scan.limit || at == scan.begin[chunk + 1]) return;
+    scan.out[at++] = {scan.order.key(rank, stamp), page};
+  });
+  scan.filled[chunk] = at - scan.begin[chunk];
+}
+
+QUIRE_RECLAIMER(void)::run_chunks(uint32_t chunks, ScanRunner::Body body,
+                                  Scan *scan) const noexcept {
+  if (parts_.runner != nullptr && chunks > 1) {
+    parts_.runner->run(chunks, body, scan);
+  } else {
+    for (uint32_t i = 0; i < chunks; ++i) body(scan, i);
+  }
+}
+
+// Puts into sorted_ the leaves of the lowest ranks that have `want` of them, unordered and without
+// depth. *leaves: all that there are. False without memory.
+QUIRE_RECLAIMER(bool)::collect(uint64_t want, size_t *leaves) noexcept {
+  const uint32_t n = chunks();
+  std::unique_ptr<Histogram[]> histogram(new (std::nothrow) Histogram[n]());
+  std::unique_ptr<size_t[]> places(new (std::nothrow) size_t[size_t{n} * 2 + 1]());
+  if (!histogram || !places) return false;
+  passes_.fetch_add(1, kRelaxed);
+  scanned_.fetch_add(parts_.pages.capacity(), kRelaxed);
+  size_t *begin = places.get(), *filled = begin + n + 1;
+  Scan scan{this, order_of_queue(), kAgeBuckets - 1, histogram.get(), filled, begin, nullptr};
+  run_chunks(
+      n,
+      [](void *s, uint32_t chunk) {
+        const auto &shared = *static_cast<Scan *>(s);
+        shared.self->count_chunk(shared, chunk);
+      },
+      &scan);
+
+  uint64_t total = 0, up_to_limit = 0;
+  for (uint32_t r = 0; r < kAgeBuckets; ++r) {
+    for (uint32_t i = 0; i < n; ++i) total += histogram[i].count[r];
+    if (up_to_limit < want) {
+      up_to_limit = total;
+      scan.limit = r;
+    }
+  }
+  *leaves = total;
+  if (up_to_limit < want) scan.limit = kAgeBuckets - 1;
+  for (uint32_t i = 0; i < n; ++i) {
+    begin[i + 1] = begin[i];
+    for (uint32_t r = 0; r <= scan.limit; ++r) begin[i + 1] += histogram[i].count[r];
+  }
+  sorted_.size = 0;
+  if (!sorted_.reserve(begin[n])) return false;
+  scan.out = sorted_.at.get();
+  run_chunks(
+      n,
+      [](void *s, uint32_t chunk) {
+        const auto &shared = *static_cast<Scan *>(s);
+        shared.self->collect_chunk(shared, chunk);
+      },
+      &scan);
+  for (uint32_t i = 0; i < n; ++i) {
+    Entry *from = scan.out + begin[i];
+    std::copy(from, from + filled[i], scan.out + sorted_.size);
+    sorted_.size += filled[i];
+  }
+  return true;
+}
+
+// Of what was collected, the first `want` and those of the same stamp as the last of these; of them what
+// can be evicted now, with its depth, sorted. Sets the bound.
+QUIRE_RECLAIMER(void)::keep_evictable(uint64_t want, bool all) noexcept {
+  Entry *const first = sorted_.at.get();
+  size_t size = sorted_.size;
+  bound_ = UINT64_MAX;
+  if (!all || want < size) {
+    if (want < size) {
+      std::nth_element(first, first + want - 1, first + size);
+      bound_ = first[want - 1].key | kDeepest;
+      size = static_cast<size_t>(std::partition(first + want, first + size,
+                                                [&](const Entry &e) { return e.key <= bound_; }) -
+                                 first);
+    } else {
+      bound_ = 0;
+      for (size_t i = 0; i < size; ++i) bound_ = std::max(bound_, first[i].key | kDeepest);
+    }
+  }
+  constexpr size_t kAhead = 16;
+  size_t kept = 0;
+  for (size_t i = 0; i < size; ++i) {
+    if (i + kAhead < size) prefetch(&parts_.pages[first[i + kAhead].page]);
+    const uint32_t page = first[i].page;
+    const PageView view = parts_.pages.view(page);
+    if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) continue;
+    const uint64_t depth = Order::deepest_first(parts_.pages[page].depth.load(kRelaxed));
+    first[kept++] = {first[i].key | depth, page};
+  }
+  sorted_.size = kept;
+  std::sort(first, first + kept);
+}
+
+// ---- The queue --------------------------------------------------------------------------------
+
+QUIRE_RECLAIMER(void)::clear_queue() noexcept {
+  sorted_.size = heap_.size = cursor_ = 0;
+  bound_ = 0;
+}
+
+// What of an earlier call's queue still holds; see THE QUEUE PERSISTS.
+QUIRE_RECLAIMER(void)::begin_call() noexcept {
+  if (const uint32_t version = policy_.version(); version != table_version_) {
+    if (policy_.copy(parts_.clock, &table_)) table_version_ = version;
+    clear_queue();
+  }
+  if (table_.age_only) {
+    const Order order = order_of_queue();
+    const uint64_t present = order.key(order.rank(0, order.now), order.now);
+    if (bound_ >= present) bound_ = present - 1;
+  } else if (parts_.clock.now() != built_) {
+    clear_queue();
+  }
+}
+
+// False if nothing can be evicted, or there is no memory to find it.
+QUIRE_RECLAIMER(bool)::refill(uint32_t want) noexcept {
+  uint64_t target = std::max<uint64_t>(want, parts_.pages.capacity() / kShare);
+  // Where most of the oldest are pinned, look further up.
+  for (;; target *= 4) {
+    clear_queue();
+    built_ = parts_.clock.now();
+    size_t leaves = 0;
+    starved_ = !collect(target, &leaves);
+    if (starved_) {
+      clear_queue();
+      return false;
+    }
+    const bool all = target >= leaves;
+    keep_evictable(target, all);
+    if (all || sorted_.size >= want) return sorted_.size != 0;
+  }
+}
+
+QUIRE_RECLAIMER(bool)::pop(Entry *out) noexcept {
+  const Entry *next = cursor_ < sorted_.size ? &sorted_.at[cursor_] : nullptr;
+  const bool from_heap = heap_.size != 0 && (next == nullptr || heap_.at[0] < *next);
+  if (from_heap) next = &heap_.at[0];
+  if (next == nullptr || next->key > bound_) return false;
+  *out = *next;
+  if (from_heap) {
+    std::pop_heap(heap_.at.get(), heap_.at.get() + heap_.size, std::not_fn(std::less<Entry>()));
+    --heap_.size;
+  } else {
+    ++cursor_;
+  }
+  return true;
+}
+
+QUIRE_RECLAIMER(void)::enter(const Entry &entry) noexcept {
+  if (entry.key > bound_) return;
+  if (!heap_.push(entry)) {
+    clear_queue();  // A queue that lost one is no longer complete.
+    return;
+  }
+  std::push_heap(heap_.at.get(), heap_.at.get() + heap_.size, std::not_fn(std::less<Entry>()));
+}
+
+QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, uint32_t *exposed) noexcept {
+  const PageView view = parts_.pages.view(page);
+  *exposed = kNone;
+  if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) return false;
+  if (!evict_page<Orders>(parts_.pages, parts_.index, parts_.page_pool, page, view.generation,
+                          reason, *parts_.sink, exposed)) {
+    return false;
+  }
+  evicted_[static_cast<uint32_t>(reason)].fetch_add(1, kRelaxed);
+  return true;
+}
+
+QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
+  begin_call();
+  uint32_t done = 0;
+  for (uint32_t at_refill = UINT32_MAX; done < n;) {
+    Entry next;
+    while (done < n && pop(&next)) {
+      const PageView view = parts_.pages.view(next.page);
+      if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) continue;
+      const Entry present = order_of_queue().place(parts_.pages, next.page);
+      if (present.key != next.key) {
+        enter(present);
+        continue;
+      }
+      uint32_t exposed;
+      if (!evict(next.page, EvictReason::kCapacity, &exposed)) continue;
+      ++done;
+      if (exposed != kNone) enter(order_of_queue().place(parts_.pages, exposed));
+    }
+    // A whole refill that gave nothing: others take or pin all of it under our hands.
+    if (done == n || done == at_refill) break;
+    at_refill = done;
+    if (!refill(n - done)) break;
+  }
+  return done;
+}
+
+QUIRE_RECLAIMER(uint32_t)::reclaim(uint32_t n) noexcept {
+  if (n == 0) return 0;
+  lift_in_time();
+  if (!try_own()) {
+    helped_.fetch_add(1, kRelaxed);
+    return reclaim_window(n);
+  }
+  const uint32_t done = reclaim_owned(n);
+  const bool starved = starved_;
+  disown();
+  // Without memory for a queue, as one who has none.
+  return done == n || !starved ? done : done + reclaim_window(n - done);
+}
+
+// ---- Without the queue ------------------------------------------------------------------------
+
+QUIRE_RECLAIMER(uint32_t)::pick_window(uint32_t window, const Order &order, Picks *picks) noexcept {
+  const uint32_t begin = window * kWindow;
+  const uint32_t end = std::min(parts_.pages.capacity(), begin + kWindow);
+  for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
+    const uint32_t stamp = parts_.pages.stamp(page);
+    if (!picks->wants(order.key(order.rank(tag, stamp), stamp))) return;
+    const PageView view = parts_.pages.view(page);
+    if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) return;
+    picks->offer(order.place(parts_.pages, page));
+  });
+  return end - begin;
+}
+
+QUIRE_RECLAIMER(uint32_t)::evict_picks(Picks &picks, uint32_t n, const Order &order) noexcept {
+  uint32_t done = 0;
+  Entry next;
+  while (done < n && picks.pop(&next)) {
+    uint32_t exposed;
+    if (order.place(parts_.pages, next.page).key != next.key) continue;
+    if (!evict(next.page, EvictReason::kCapacity, &exposed)) continue;
+    ++done;
+    if (exposed != kNone) picks.offer(order.place(parts_.pages, exposed));
+  }
+  return done;
+}
+
+QUIRE_RECLAIMER(uint32_t)::reclaim_window(uint32_t n) noexcept {
+  PolicyTable table;
+  if (!policy_.copy(parts_.clock, &table)) table = PolicyTable::lru();
+  const uint32_t windows = (parts_.pages.capacity() + kWindow - 1) / kWindow;
+  uint32_t done = 0;
+  for (uint32_t barren = 0; done < n && barren < windows;) {
+    const Order order{&table, static_cast<uint32_t>(parts_.clock.now())};
+    Picks picks;
+    const uint32_t window = next_window_.fetch_add(1, kRelaxed) % windows;
+    scanned_.fetch_add(pick_window(window, order, &picks), kRelaxed);
+    const uint32_t got = evict_picks(picks, n - done, order);
+    done += got;
+    barren = got == 0 ? barren + 1 : 0;
+  }
+  return done;
+}
+
+// ---- Expiry -----------------------------------------------------------------------------------
+
+QUIRE_RECLAIMER(struct)::ExpirePass {
+  static constexpr uint32_t kCuts = 64;
+  struct Cut {
+    uint32_t ttl = 0;
+    uint64_t epoch = 0;
+  };
+
+  uint64_t now_ms, now;
+  bool dead, owned;
+  ExpireResult result;
+  Cut cut[kCuts];
+
+  // Uses before this epoch are idle for that long. TTLs are few; each is looked up once a pass.
+  uint64_t idle_since(const EpochLog<A> &log, uint32_t ttl) noexcept {
+    Cut &slot = cut[(ttl * 0x9e3779b1u) >> 26];
+    if (slot.ttl != ttl) slot = {ttl, now_ms < ttl ? 0 : log.began_by(now_ms - ttl, now, now_ms)};
+    return slot.epoch;
+  }
+  void due(uint64_t ms) noexcept {
+    result.next_ms = std::min(result.next_ms, ms);
+  }
+};
+
+QUIRE_RECLAIMER(bool)::has_expired(uint32_t page, ExpirePass &pass, EvictReason *reason) noexcept {
+  const Pages &pages = parts_.pages;
+  const uint8_t tag = pages.page_class(page);
+  if ((tag & kTagExpires) != 0) {
+    const uint64_t at = pages[page].expiry_ms.load(kRelaxed);
+    *reason = EvictReason::kExpired;
+    if (at <= pass.now_ms) return true;
+    pass.due(at);
+  }
+  if ((tag & kTagIdle) != 0) {
+    const uint32_t ttl = pages.idle_ttl_ms(page);
+    *reason = EvictReason::kIdle;
+    if (ttl != 0) {
+      const uint64_t cut = pass.idle_since(parts_.log, ttl);
+      if (widen_epoch(pass.now, pages.stamp(page)) < cut) return true;
+      // As late as the log may be for that age, and no later.
+      pass.due(pass.now_ms + std::max<uint64_t>(1, ttl / 64));
+    }
+  }
+  *reason = EvictReason::kNamespace;
+  return pass.dead && parts_.sink->is_dead(page);
+}
+
+// The page, if it has expired, then its parent if that is a leaf now and has expired, and so on.
+QUIRE_RECLAIMER(void)::expire_chain(uint32_t page, ExpirePass &pass) noexcept {
+  while (page != kNone) {
+    const PageView view = parts_.pages.view(page);
+    EvictReason reason;
+    if (view.state != PageState::kVisible || view.children != 0) return;
+    uint32_t exposed = kNone;
+    const bool over = has_expired(page, pass, &reason);
+    if (over && evict(page, reason, &exposed)) {
+      if (reason == EvictReason::kIdle) ++pass.result.idle;
+      if (reason == EvictReason::kExpired) ++pass.result.expired;
+      if (reason == EvictReason::kNamespace) ++pass.result.dead;
+    } else if (over) {
+      ++pass.result.pinned;
+      pass.due(pass.now_ms + kTtlPeriodMs);
+      if (reason == EvictReason::kNamespace) note_dead();
+    }
+    if (exposed != kNone && pass.owned) {
+      enter(order_of_queue().place(parts_.pages, exposed));
+    }
+    page = exposed;
+  }
+}
+
+QUIRE_RECLAIMER(ExpireResult)::expire(uint64_t now_ms) noexcept {
+  lift_in_time();
+  ExpirePass pass{};
+  pass.now_ms = now_ms;
+  // Before the scan: a TTL or an emptied namespace that comes meanwhile asks for another pass.
+  next_ms_.store(UINT64_MAX, kRelaxed);
+  expired_ms_.store(now_ms, kRelaxed);
+  pass.dead = new_dead_.exchange(0, kAcqRel) != 0;
+  pass.now = parts_.clock.now();
+  // With the queue, so that parents which become leaves enter it; without, a later scan has them.
+  pass.owned = try_own();
+  if (pass.owned) begin_call();
+  const uint8_t wanted = pass.dead ? 0xff : kTagIdle | kTagExpires;
+  for_leaves(0, parts_.pages.capacity(), [&](uint32_t page, uint8_t tag) {
+    if ((tag & wanted) != 0) expire_chain(page, pass);
+  });
+  scanned_.fetch_add(parts_.pages.capacity(), kRelaxed);
+  if (pass.owned) disown();
+  if (pass.result.next_ms != UINT64_MAX) note_ttl(pass.result.next_ms);
+  return pass.result;
+}
+
+QUIRE_RECLAIMER(bool)::expiry_due(uint64_t now_ms) const noexcept {
+  // acquire: pairs with note_dead().
+  return now_ms >= next_ms_.load(kRelaxed) || new_dead_.load(kAcquire) != 0;
+}
+
+QUIRE_RECLAIMER(void)::note_ttl(uint64_t due_ms) noexcept {
+  uint64_t next = next_ms_.load(kRelaxed);
+  // relaxed: a time to look at, not a promise of what will be seen then.
+  while (due_ms < next && !next_ms_.compare_exchange_weak(next, due_ms, kRelaxed, kRelaxed)) {
+  }
+}
+
+// ---- Age --------------------------------------------------------------------------------------
+
+QUIRE_RECLAIMER(uint32_t)::lift() noexcept {
+  const auto now = static_cast<uint32_t>(parts_.clock.now());
+  uint32_t lifted = 0;
+  for (uint32_t page = 0; page < parts_.pages.capacity(); ++page) {
+    if (Order::age(now, parts_.pages.stamp(page)) <= kMostAge) continue;
+    parts_.pages.raise_stamp(page, now - kMostAge);
+    ++lifted;
+  }
+  return lifted;
+}
+
+QUIRE_RECLAIMER(void)::lift_in_time() noexcept {
+  const uint64_t now = parts_.clock.now();
+  uint64_t last = lifted_.load(kRelaxed);
+  if (now - last < kLiftEvery) return;
+  // One thread does it; the others go on with stamps that are good for another 2^29 epochs.
+  if (lifted_.compare_exchange_strong(last, now, kAcqRel, kRelaxed)) lift();
+}
+
+QUIRE_RECLAIMER(bool)::set_policy(const PolicyTable &table) noexcept {
+  return policy_.set(table, parts_.clock);
+}
+
+QUIRE_RECLAIMER(ReclaimCounts)::counts() const noexcept {
+  ReclaimCounts counts;
+  counts.passes = passes_.load(kRelaxed);
+  counts.scanned = scanned_.load(kRelaxed);
+  counts.helped = helped_.load(kRelaxed);
+  for (uint32_t i = 0; i < kEvictReasons; ++i) counts.evicted[i] = evicted_[i].load(kRelaxed);
+  return counts;
+}
+
+QUIRE_RECLAIMER(bool)::validate() const noexcept {
+  if (owner_.load(kAcquire) != 0 || cursor_ > sorted_.size) return false;
+  const Entry *sorted = sorted_.at.get(), *heap = heap_.at.get();
+  if (!std::is_sorted(sorted, sorted + sorted_.size)) return false;
+  return std::is_heap(heap, heap + heap_.size, std::not_fn(std::less<Entry>()));
+}
+
+#undef QUIRE_RECLAIMER
+
+}  // namespace quire
+
+#endif  // QUIRE_RUNTIME_RECLAIMER_INL_H_
