@@ -21,6 +21,10 @@ uint64_t monotonic_ms(void *) noexcept {
 
 constexpr size_t kFrameAlignment = 256;
 
+// Open pages where the config leaves their number open.
+constexpr uint32_t kFewestOpen = 32;
+constexpr uint32_t kMostOpen = 4096;
+
 enum class FieldKind : uint8_t {
   kU32, kU64Bytes, kHeadDim, kFloat, kI32, kFormat, kPolicy, kDevice, kSegment, kRopeTheta
 };
@@ -325,17 +329,21 @@ void config_budget(Config *config) noexcept {
       const uint64_t taken = open * v.open_pages;
       pages = v.device_bytes > taken ? (v.device_bytes - taken) / sealed : 0;
     } else {
-      // n sealed frames come with clamp(n / 8, 8, 4096) open ones.
+      // n sealed frames come with clamp(n / 8, kFewestOpen, kMostOpen) open ones.
       pages = v.device_bytes / (sealed + open / 8);
-      if (pages < 64) pages = v.device_bytes > 8 * open ? (v.device_bytes - 8 * open) / sealed : 0;
-      if (pages / 8 > 4096) pages = (v.device_bytes - 4096 * open) / sealed;
+      if (pages / 8 < kFewestOpen) {
+        const uint64_t taken = kFewestOpen * open;
+        pages = v.device_bytes > taken ? (v.device_bytes - taken) / sealed : 0;
+      } else if (pages / 8 > kMostOpen) {
+        pages = (v.device_bytes - kMostOpen * open) / sealed;
+      }
     }
     v.device_pages = static_cast<uint32_t>(std::min<uint64_t>(pages, 1u << 30));
   }
   if (!config->has_open) {
     v.open_pages = 0;
   } else if (v.open_pages == 0) {
-    v.open_pages = std::clamp(v.device_pages / 8, 8u, 4096u);
+    v.open_pages = std::clamp(v.device_pages / 8, kFewestOpen, kMostOpen);
   }
 }
 

@@ -144,7 +144,7 @@ typedef struct quire_config {
   const float *codebook;    /* 16 ascending values in [-1, 1] with -1 or 1 among them, copied; NULL: NF4's */
   uint64_t device_bytes;    /* budget of the device tier, sealed and open frames together; or device_pages */
   uint32_t device_pages;    /* sealed frames; 0: as many as device_bytes gives */
-  uint32_t open_pages;      /* frames for pages being written in f16; 0: an eighth of the sealed ones, 8 to 4096;
+  uint32_t open_pages;      /* frames for pages being written in f16; 0: an eighth of the sealed ones, 32 to 4096;
                                formats f16, bf16 and f32 have none */
   uint64_t host_bytes;      /* budget of the host tier; must be 0 in this version, else QUIRE_E_UNSUPPORTED */
   const char *file_path;    /* the file tier; must be NULL in this version, else QUIRE_E_UNSUPPORTED */
