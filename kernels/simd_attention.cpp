@@ -45,7 +45,10 @@ HWY_INLINE V dots(const float *q, const float *k, size_t dim) {
       }
     }
   }
-  return sum_each(sum);
+  alignas(64) float each[kLanes * kLanes];
+  HWY_UNROLL(16)
+  for (size_t i = 0; i < kLanes; ++i) hn::Store(sum[i], d, each + i * kLanes);
+  return fold_each<AddOf>(each);
 }
 
 HWY_INLINE float dot(const float *a, const float *b, size_t dim) {

@@ -33,47 +33,69 @@ HWY_INLINE size_t for_vectors(size_t n, F &&f) {
   return i;
 }
 
-// The sums of kLanes vectors, each by the tree of strides kLanes / 2 ... 2, 1: lane l of the result
-// is the sum of vector l.
+struct AddOf {
+  static HWY_INLINE V of(V a, V b) { return hn::Add(a, b); }
+};
+// The largest of the bits: of magnitudes, and a NaN is above all.
+struct MaxBits {
+  static HWY_INLINE V of(V a, V b) {
+    const Ints du;
+    return hn::BitCast(Floats(), hn::Max(hn::BitCast(du, a), hn::BitCast(du, b)));
+  }
+};
+
+// kLanes vectors in memory, each folded to one value by the tree of strides kLanes / 2 ... 2, 1: lane l of the
+// result belongs to vector l.
 #if HWY_TARGET == HWY_NEON
-HWY_INLINE V sum_each(const V *v) {
+template <class Op>
+HWY_INLINE V fold_each(const float *x) {
   const Floats d;
-  const V a = hn::Add(hn::ConcatLowerLower(d, v[1], v[0]), hn::ConcatUpperUpper(d, v[1], v[0]));
-  const V b = hn::Add(hn::ConcatLowerLower(d, v[3], v[2]), hn::ConcatUpperUpper(d, v[3], v[2]));
-  return hn::Add(hn::ConcatEven(d, b, a), hn::ConcatOdd(d, b, a));
+  V v[4];
+  for (size_t i = 0; i < 4; ++i) v[i] = hn::Load(d, x + i * 4);
+  const V a = Op::of(hn::ConcatLowerLower(d, v[1], v[0]), hn::ConcatUpperUpper(d, v[1], v[0]));
+  const V b = Op::of(hn::ConcatLowerLower(d, v[3], v[2]), hn::ConcatUpperUpper(d, v[3], v[2]));
+  return Op::of(hn::ConcatEven(d, b, a), hn::ConcatOdd(d, b, a));
 }
 #elif HWY_TARGET == HWY_AVX2
-HWY_INLINE V sum_each(const V *v) {
-  __m256 a[4], b[2];
-  for (int i = 0; i < 4; ++i) {  // a[i]: block 0 of vector i, block 0 of vector i + 4
-    const __m256 x = v[i].raw, y = v[i + 4].raw;
-    a[i] = _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+template <class Op>
+HWY_INLINE V fold_each(const float *from) {
+  V a[4], b[2];
+  HWY_UNROLL(4)
+  for (int i = 0; i < 4; ++i) {  // a[i]: half of vector i, half of vector i + 4
+    const __m256 x = _mm256_load_ps(from + 8 * i), y = _mm256_load_ps(from + 8 * (i + 4));
+    a[i] = Op::of(V{_mm256_permute2f128_ps(x, y, 0x20)}, V{_mm256_permute2f128_ps(x, y, 0x31)});
   }
+  HWY_UNROLL(2)
   for (int i = 0; i < 2; ++i) {
-    const __m256 x = a[2 * i], y = a[2 * i + 1];
-    b[i] = _mm256_add_ps(_mm256_shuffle_ps(x, y, 0x44), _mm256_shuffle_ps(x, y, 0xee));
+    const __m256 x = a[2 * i].raw, y = a[2 * i + 1].raw;
+    b[i] = Op::of(V{_mm256_shuffle_ps(x, y, 0x44)}, V{_mm256_shuffle_ps(x, y, 0xee)});
   }
-  return V{_mm256_add_ps(_mm256_shuffle_ps(b[0], b[1], 0x88), _mm256_shuffle_ps(b[0], b[1], 0xdd))};
+  const __m256 x = b[0].raw, y = b[1].raw;
+  return Op::of(V{_mm256_shuffle_ps(x, y, 0x88)}, V{_mm256_shuffle_ps(x, y, 0xdd)});
 }
 #else
-HWY_INLINE V sum_each(const V *v) {
-  __m512 a[8], b[4], c[2];
+template <class Op>
+HWY_INLINE V fold_each(const float *from) {
+  V a[8], b[4], c[2];
+  HWY_UNROLL(8)
   for (int i = 0; i < 8; ++i) {  // a[i]: half of vector i, half of vector i + 8
-    const __m512 x = v[i].raw, y = v[i + 8].raw;
-    a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+    const __m512 x = _mm512_load_ps(from + 16 * i), y = _mm512_load_ps(from + 16 * (i + 8));
+    a[i] = Op::of(V{_mm512_shuffle_f32x4(x, y, 0x44)}, V{_mm512_shuffle_f32x4(x, y, 0xee)});
   }
+  HWY_UNROLL(4)
   for (int i = 0; i < 4; ++i) {  // b[i]: quarters of vectors i, i + 8, i + 4, i + 12
-    const __m512 x = a[i], y = a[i + 4];
-    b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+    const __m512 x = a[i].raw, y = a[i + 4].raw;
+    b[i] = Op::of(V{_mm512_shuffle_f32x4(x, y, 0x88)}, V{_mm512_shuffle_f32x4(x, y, 0xdd)});
   }
+  HWY_UNROLL(2)
   for (int i = 0; i < 2; ++i) {
-    const __m512 x = b[2 * i], y = b[2 * i + 1];
-    c[i] = _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x44), _mm512_shuffle_ps(x, y, 0xee));
+    const __m512 x = b[2 * i].raw, y = b[2 * i + 1].raw;
+    c[i] = Op::of(V{_mm512_shuffle_ps(x, y, 0x44)}, V{_mm512_shuffle_ps(x, y, 0xee)});
   }
-  const __m512 sums =
-      _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
+  const __m512 x = c[0].raw, y = c[1].raw;
+  const V folded = Op::of(V{_mm512_shuffle_ps(x, y, 0x88)}, V{_mm512_shuffle_ps(x, y, 0xdd)});
   // Blocks hold vectors 0-3, 8-11, 4-7, 12-15.
-  return V{_mm512_shuffle_f32x4(sums, sums, 0xd8)};
+  return V{_mm512_shuffle_f32x4(folded.raw, folded.raw, 0xd8)};
 }
 #endif
 

@@ -52,24 +52,32 @@ struct Book {
   explicit Book(const Codebook &b) : values(_mm512_loadu_ps(b.values)) {}
 };
 
-// One block of 16, 32 or 64 values from block / 2 bytes.
-HWY_INLINE void decode_block(const Book &book, const uint8_t *codes, uint32_t block, float scale,
-                             uint16_t *to) {
+// One block of 16, 32 or 64 values from kBlock / 2 bytes.
+template <uint32_t kBlock>
+HWY_INLINE void decode_block(const Book &book, const uint8_t *codes, float scale, uint16_t *to) {
   const __m256i table16 =
       _mm512_cvtps_ph(_mm512_mul_ps(book.values, _mm512_set1_ps(scale)), _MM_FROUND_TO_NEAREST_INT);
-  // The table twice, so that bit 4 of an index, which holds a bit of the neighbour, does not count.
+  // An index has five bits. The table is there twice, so that the fifth, which an odd value's index shares
+  // with its even neighbour, does not count.
   const __m512i table = _mm512_broadcast_i64x4(table16);
-  if (block == 16) {
+  // Each byte in both words of 32 bits, then the even one's nibble shifted down.
+  const __m512i spread = _mm512_set_epi64(
+      0x0f0f0f0f0e0e0e0e, 0x0d0d0d0d0c0c0c0c, 0x0b0b0b0b0a0a0a0a, 0x0909090908080808,
+      0x0707070706060606, 0x0505050504040404, 0x0303030302020202, 0x0101010100000000);
+  const __m512i down = _mm512_set1_epi32(4);
+  if (kBlock == 16) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(codes));
-    const __m256i wide = _mm256_cvtepu8_epi32(bytes);
-    const __m256i index = _mm256_or_si256(_mm256_srli_epi32(wide, 4), _mm256_slli_epi32(wide, 16));
+    const __m256i wide =
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), _mm512_castsi512_si256(spread));
+    const __m256i index = _mm256_srlv_epi16(wide, _mm512_castsi512_si256(down));
     _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm256_permutexvar_epi16(index, table16));
     return;
   }
-  for (uint32_t i = 0; i < block; i += 32) {
+  HWY_UNROLL(2)
+  for (uint32_t i = 0; i < kBlock; i += 32) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + i / 2));
-    const __m512i wide = _mm512_cvtepu8_epi32(bytes);
-    const __m512i index = _mm512_or_si512(_mm512_srli_epi32(wide, 4), _mm512_slli_epi32(wide, 16));
+    const __m512i wide = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), spread);
+    const __m512i index = _mm512_srlv_epi16(wide, down);
     _mm512_storeu_si512(to + i, _mm512_permutexvar_epi16(index, table));
   }
 }
@@ -84,6 +92,7 @@ struct Book {
   explicit Book(const Codebook &b) : values(b.values) {}
 };
 
+// A block's sixteen halves, as their low and their high bytes.
 HWY_INLINE void make_planes(const Book &book, float scale, VB *low, VB *high) {
   const Bytes d8;
   const Floats d;
@@ -107,29 +116,95 @@ HWY_INLINE void look_up(VB index, VB low, VB high, uint16_t *to) {
   hn::StoreU(hn::InterleaveUpper(d8, l, h), d8, bytes + 16);
 }
 
-HWY_INLINE void decode_block(const Book &book, const uint8_t *codes, uint32_t block, float scale,
-                             uint16_t *to) {
+template <uint32_t kBlock>
+HWY_INLINE void decode_block(const Book &book, const uint8_t *codes, float scale, uint16_t *to) {
   const Bytes d8;
   const hn::Repartition<uint16_t, Bytes> d16;
   const VB nibble = hn::Set(d8, uint8_t{15});
   VB low, high;
   make_planes(book, scale, &low, &high);
-  alignas(16) uint8_t padded[16] = {};
-  if (block == 16) {
-    std::memcpy(padded, codes, 8);
-    codes = padded;
-  }
-  for (uint32_t i = 0; i < block; i += 32) {
-    const VB bytes = hn::LoadU(d8, codes + i / 2);
+  for (uint32_t i = 0; i < kBlock; i += 32) {
+    VB bytes;
+    if (kBlock == 16) {
+      const hn::FixedTag<uint8_t, 8> half;
+      bytes = hn::ZeroExtendVector(d8, hn::LoadU(half, codes));
+    } else {
+      bytes = hn::LoadU(d8, codes + i / 2);
+    }
     const VB even = hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, bytes))), nibble);
     const VB odd = hn::And(bytes, nibble);
     look_up(hn::InterleaveLower(d8, even, odd), low, high, to + i);
-    if (block == 16) return;
-    look_up(hn::InterleaveUpper(d8, even, odd), low, high, to + i + 16);
+    if (kBlock > 16) look_up(hn::InterleaveUpper(d8, even, odd), low, high, to + i + 16);
   }
 }
 
 #endif
+
+#if HWY_TARGET == HWY_AVX2
+
+HWY_INLINE void store_halves(__m256i x, uint16_t *low, uint16_t *high) {
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(low), _mm256_castsi256_si128(x));
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(high), _mm256_extracti128_si256(x, 1));
+}
+
+// Two blocks side by side, each in a half of the registers; or, for blocks of 64, two halves of one.
+template <uint32_t kBlock>
+HWY_INLINE void decode_pair(const Book &book, const uint8_t *codes, float scale_a, float scale_b,
+                            uint16_t *to) {
+  const __m256 first = _mm256_loadu_ps(book.values), second = _mm256_loadu_ps(book.values + 8);
+  const auto halves_of = [&](__m256 values, float scale) HWY_ATTR {
+    return _mm256_cvtps_ph(_mm256_mul_ps(values, _mm256_set1_ps(scale)), _MM_FROUND_TO_NEAREST_INT);
+  };
+  __m256i x, y;  // entries 0 to 7 and 8 to 15 of both blocks' tables
+  if (kBlock == 64) {
+    x = _mm256_broadcastsi128_si256(halves_of(first, scale_a));
+    y = _mm256_broadcastsi128_si256(halves_of(second, scale_a));
+  } else {
+    x = _mm256_set_m128i(halves_of(first, scale_b), halves_of(first, scale_a));
+    y = _mm256_set_m128i(halves_of(second, scale_b), halves_of(second, scale_a));
+  }
+  const __m256i byte = _mm256_set1_epi16(255), nibble = _mm256_set1_epi8(15);
+  const __m256i low = _mm256_packus_epi16(_mm256_and_si256(x, byte), _mm256_and_si256(y, byte));
+  const __m256i high = _mm256_packus_epi16(_mm256_srli_epi16(x, 8), _mm256_srli_epi16(y, 8));
+  __m256i bytes;
+  if (kBlock == 16) {
+    const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i *>(codes));
+    bytes = _mm256_permute4x64_epi64(_mm256_castsi128_si256(both), 0x10);
+  } else {
+    bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(codes));
+  }
+  const __m256i even = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+  const __m256i odd = _mm256_and_si256(bytes, nibble);
+  constexpr uint32_t kHalf = kBlock == 16 ? 16 : 32;  // values a half of the registers
+  const auto sixteen = [&](__m256i index, uint16_t *at) HWY_ATTR {
+    const __m256i l = _mm256_shuffle_epi8(low, index), h = _mm256_shuffle_epi8(high, index);
+    store_halves(_mm256_unpacklo_epi8(l, h), at, at + kHalf);
+    store_halves(_mm256_unpackhi_epi8(l, h), at + 8, at + kHalf + 8);
+  };
+  sixteen(_mm256_unpacklo_epi8(even, odd), to);
+  if (kBlock > 16) sixteen(_mm256_unpackhi_epi8(even, odd), to + 16);
+}
+
+#endif
+
+template <uint32_t kBlock>
+HWY_INLINE void decode_row(const Book &book, const uint8_t *row, uint32_t blocks,
+                           const float *scale, uint16_t *to) {
+  uint32_t b = 0;
+#if HWY_TARGET == HWY_AVX2
+  if (kBlock == 64) {
+    for (; b < blocks; ++b) {
+      decode_pair<64>(book, row + b * 32, scale[b], scale[b], to + b * 64);
+    }
+  }
+  for (; b + 2 <= blocks; b += 2) {
+    decode_pair<kBlock>(book, row + b * kBlock / 2, scale[b], scale[b + 1], to + b * kBlock);
+  }
+#endif
+  for (; b < blocks; ++b) {
+    decode_block<kBlock>(book, row + b * kBlock / 2, scale[b], to + b * kBlock);
+  }
+}
 
 HWY_INLINE void decode_int8(const uint8_t *codes, uint32_t block, float scale, uint16_t *to) {
   const Floats d;
@@ -161,16 +236,12 @@ HWY_INLINE const uint8_t *natural_row(const quire_part_layout &part, const uint8
   return room;
 }
 
-void decode(const quire_part_layout &part, const Codebook &codebook, const uint8_t *codes,
-            const uint8_t *scales, size_t n, uint32_t exponent, uint16_t *halves) {
-  if (part.block < 16) {
-    scalar::decode(part, codebook, codes, scales, n, exponent, halves);
-    return;
-  }
+template <uint32_t kBlock>
+HWY_NOINLINE void decode_rows(const quire_part_layout &part, const Codebook &codebook,
+                              const uint8_t *codes, const uint8_t *scales, size_t n, int shift,
+                              uint16_t *halves) {
   const Book book(codebook);
-  const int shift = static_cast<int>(exponent) - QUIRE_EXPONENT_BIAS - 8;
   const size_t step = kBatch / part.blocks;
-  const uint32_t block_bytes = part.block * part.code_bits / 8;
   alignas(64) float scale[kBatch];
   alignas(64) uint8_t room[kMaxRow];
   for (size_t at = 0; at < n; at += step) {
@@ -179,15 +250,34 @@ void decode(const quire_part_layout &part, const Codebook &codebook, const uint8
     for (size_t r = 0; r < m; ++r) {
       const uint8_t *row = natural_row(part, codes + (at + r) * part.row_bytes, room);
       uint16_t *to = halves + (at + r) * part.dim;
-      for (uint32_t b = 0; b < part.blocks; ++b) {
-        const float s = scale[r * part.blocks + b];
-        if (part.code_bits == 8) {
-          decode_int8(row + b * block_bytes, part.block, s, to + b * part.block);
-        } else {
-          decode_block(book, row + b * block_bytes, part.block, s, to + b * part.block);
+      const float *s = scale + r * part.blocks;
+      if (part.code_bits == 8) {
+        for (uint32_t b = 0; b < part.blocks; ++b) {
+          decode_int8(row + b * kBlock, kBlock, s[b], to + b * kBlock);
         }
+      } else {
+        decode_row<kBlock>(book, row, part.blocks, s, to);
       }
     }
+  }
+}
+
+void decode(const quire_part_layout &part, const Codebook &book, const uint8_t *codes,
+            const uint8_t *scales, size_t n, uint32_t exponent, uint16_t *halves) {
+  const int shift = static_cast<int>(exponent) - QUIRE_EXPONENT_BIAS - 8;
+  switch (part.block) {
+    case 16:
+      decode_rows<16>(part, book, codes, scales, n, shift, halves);
+      break;
+    case 32:
+      decode_rows<32>(part, book, codes, scales, n, shift, halves);
+      break;
+    case 64:
+      decode_rows<64>(part, book, codes, scales, n, shift, halves);
+      break;
+    default:
+      scalar::decode(part, book, codes, scales, n, exponent, halves);
+      break;
   }
 }
 

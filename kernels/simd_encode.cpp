@@ -20,7 +20,7 @@
 #include <cstring>
 
 #include "kernels/scalar_rows.h"
-#include "kernels/simd_common-inl.h"
+#include "kernels/simd_codebook-inl.h"
 #include "kernels/units.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,85 +32,32 @@ namespace {
 constexpr size_t kBatch = 64;
 constexpr uint32_t kMaxRow = 1024;
 
-// What lookups need of a codebook, in registers.
-struct Book {
-  const Codebook &from;
-#if HWY_TARGET == HWY_AVX3
-  __m512 threshold_lo, threshold_hi, values;
-  __m512i base_lo, base_hi;
-  explicit Book(const Codebook &b) : from(b) {
-    threshold_lo = _mm512_loadu_ps(b.threshold);
-    threshold_hi = _mm512_loadu_ps(b.threshold + 16);
-    base_lo = _mm512_loadu_si512(b.base);
-    base_hi = _mm512_loadu_si512(b.base + 16);
-    values = _mm512_loadu_ps(b.values);
-  }
-#else
-  explicit Book(const Codebook &b) : from(b) {}
-#endif
-};
-
-using VU = hn::Vec<Ints>;
-
-// Codes of z, in 32-bit lanes.
-HWY_INLINE VU codes_of(const Book &book, V z) {
+// Pass 1. False where a value is not finite. absmax is padded to whole vectors.
+template <uint32_t kBlock>
+HWY_INLINE bool absmax_each(const float *x, size_t n, float *absmax) {
   const Floats d;
   const Ints du;
-  if (HWY_LIKELY(book.from.bucketed != 0)) {
-#if HWY_TARGET == HWY_AVX3
-    const __m512 c =
-        _mm512_range_ps(z.raw, _mm512_set1_ps(1.0f), 0x2);  // the smaller magnitude, z's sign
-    const __m512i bucket = _mm512_castps_si512(
-        _mm512_fmadd_ps(c, _mm512_set1_ps(kBucketsAUnit), _mm512_set1_ps(kBucketOffset)));
-    const __m512 t = _mm512_permutex2var_ps(book.threshold_lo, bucket, book.threshold_hi);
-    const __m512i base = _mm512_permutex2var_epi32(book.base_lo, bucket, book.base_hi);
-    const __mmask16 above = _mm512_cmp_ps_mask(c, t, _CMP_GT_OQ);
-    return VU{_mm512_mask_add_epi32(base, above, base, _mm512_set1_epi32(1))};
-#else
-    const hn::RebindToSigned<Floats> di;
-    const V c = hn::Max(hn::Min(z, hn::Set(d, 1.0f)), hn::Set(d, -1.0f));
-    const VU bits =
-        hn::BitCast(du, hn::MulAdd(c, hn::Set(d, kBucketsAUnit), hn::Set(d, kBucketOffset)));
-    const auto bucket = hn::BitCast(di, hn::And(bits, hn::Set(du, 31u)));
-    const V t = hn::GatherIndex(d, book.from.threshold, bucket);
-    const VU base = hn::GatherIndex(du, book.from.base, bucket);
-    return hn::Sub(base, hn::VecFromMask(du, hn::RebindMask(du, hn::Gt(c, t))));
-#endif
-  }
-  VU code = hn::Zero(du);
-  for (uint32_t i = 0; i < 15; ++i) {
-    const auto above = hn::Gt(z, hn::Set(d, book.from.midpoints[i]));
-    code = hn::Sub(code, hn::VecFromMask(du, hn::RebindMask(du, above)));
-  }
-  return code;
-}
-
-HWY_INLINE V values_of(const Book &book, VU codes) {
-#if HWY_TARGET == HWY_AVX3
-  return V{_mm512_permutexvar_ps(codes.raw, book.values)};
-#else
-  const Floats d;
   const hn::RebindToSigned<Floats> di;
-  return hn::GatherIndex(d, book.from.values, hn::BitCast(di, codes));
-#endif
-}
-
-// Pass 1. False where a value is not finite.
-HWY_INLINE bool absmax_each(const float *x, uint32_t block, size_t n, float *absmax) {
-  const Floats d;
-  const V limit = hn::Set(d, FLT_MAX);
   V worst = hn::Zero(d);
-  auto finite = hn::Le(worst, limit);
-  for (size_t b = 0; b < n; ++b) {
-    V largest = hn::Zero(d);
-    for (uint32_t i = 0; i < block; i += kLanes) {
-      const V magnitude = hn::Abs(hn::LoadU(d, x + b * block + i));
-      finite = hn::And(finite, hn::Le(magnitude, limit));  // false for NaN too
-      largest = hn::Max(largest, magnitude);
+  for (size_t first = 0; first < n; first += kLanes) {
+    alignas(64) float folded[kLanes * kLanes];
+    const size_t m = n - first < kLanes ? n - first : kLanes;
+    for (size_t b = 0; b < m; ++b) {
+      const float *block = x + (first + b) * kBlock;
+      V largest = hn::Abs(hn::LoadU(d, block));
+      HWY_UNROLL(16)
+      for (uint32_t i = kLanes; i < kBlock; i += kLanes) {
+        largest = MaxBits::of(largest, hn::Abs(hn::LoadU(d, block + i)));
+      }
+      hn::Store(largest, d, folded + b * kLanes);
     }
-    absmax[b] = hn::GetLane(hn::MaxOfLanes(d, largest));
+    for (size_t b = m; b < kLanes; ++b) hn::Store(hn::Zero(d), d, folded + b * kLanes);
+    const V each = fold_each<MaxBits>(folded);
+    worst = MaxBits::of(worst, each);
+    hn::Store(each, d, absmax + first);
   }
-  return hn::AllTrue(d, finite);
+  const auto bits = hn::BitCast(di, hn::BitCast(du, worst));
+  return hn::AllTrue(di, hn::Lt(bits, hn::Set(di, 0x7f800000)));
 }
 
 HWY_INLINE V reciprocal(V s) {
@@ -143,9 +90,9 @@ HWY_INLINE void make_candidate(const float *absmax, float factor, int shift, siz
 }
 
 // The squares of a block's errors under both signs of a scale, folded to one vector each.
-template <uint32_t kBlock>
-HWY_INLINE void fold_errors(const Book &book, const float *x, float scale, float r, V *plus,
-                            V *minus) {
+template <uint32_t kBlock, class Book>
+HWY_INLINE void fold_errors(const Book &book, const float *x, float scale, float r, float *plus,
+                            float *minus) {
   constexpr size_t kVectors = kBlock / kLanes;
   const Floats d;
   const V s = hn::Set(d, scale), inverse = hn::Set(d, r);
@@ -154,8 +101,8 @@ HWY_INLINE void fold_errors(const Book &book, const float *x, float scale, float
   for (size_t i = 0; i < kVectors; ++i) {
     const V v = hn::LoadU(d, x + i * kLanes);
     const V z = hn::Mul(v, inverse);
-    const V ep = hn::NegMulAdd(values_of(book, codes_of(book, z)), s, v);
-    const V em = hn::MulAdd(values_of(book, codes_of(book, hn::Neg(z))), s, v);
+    const V ep = hn::NegMulAdd(book.values(book.codes(z)), s, v);
+    const V em = hn::MulAdd(book.values(book.negated_codes(z)), s, v);
     p[i] = hn::Mul(ep, ep);
     m[i] = hn::Mul(em, em);
   }
@@ -167,30 +114,30 @@ HWY_INLINE void fold_errors(const Book &book, const float *x, float scale, float
       m[i] = hn::Add(m[i], m[i + half]);
     }
   }
-  *plus = p[0];
-  *minus = m[0];
+  hn::Store(p[0], d, plus);
+  hn::Store(m[0], d, minus);
 }
 
 // Pass 3: sums[b] and sums[kBatch + b], errors of block b under the two signs.
-template <uint32_t kBlock>
+template <uint32_t kBlock, class Book>
 HWY_INLINE void sum_errors(const Book &book, const float *x, const Candidate &c, size_t n,
                            float *sums) {
   const Floats d;
-  for (size_t b = 0; b < n; b += kLanes) {
-    V plus[kLanes], minus[kLanes];
-    for (size_t i = 0; i < kLanes; ++i) {
-      plus[i] = minus[i] = hn::Zero(d);
-      if (b + i >= n) continue;
-      fold_errors<kBlock>(book, x + (b + i) * kBlock, c.scale[b + i], c.reciprocal[b + i], plus + i,
-                          minus + i);
+  alignas(64) float plus[kLanes * kLanes], minus[kLanes * kLanes];
+  for (size_t first = 0; first < n; first += kLanes) {
+    const size_t m = n - first < kLanes ? n - first : kLanes;
+    for (size_t b = 0; b < m; ++b) {
+      fold_errors<kBlock>(book, x + (first + b) * kBlock, c.scale[first + b],
+                          c.reciprocal[first + b], plus + b * kLanes, minus + b * kLanes);
     }
-    hn::Store(sum_each(plus), d, sums + b);
-    hn::Store(sum_each(minus), d, sums + kBatch + b);
+    for (size_t i = m * kLanes; i < kLanes * kLanes; ++i) plus[i] = minus[i] = 0;
+    hn::Store(fold_each<AddOf>(plus), d, sums + first);
+    hn::Store(fold_each<AddOf>(minus), d, sums + kBatch + first);
   }
 }
 
 // Passes 2 to 4: the byte and the signed reciprocal of each block.
-template <uint32_t kBlock>
+template <uint32_t kBlock, class Book>
 HWY_INLINE void choose_scales(const Book &book, const float *x, const float *absmax, size_t n,
                               int shift, bool search, uint32_t *bytes, float *reciprocals) {
   constexpr float kFactors[4] = {1.06f, 1.0f, 0.92f, 0.84f};
@@ -228,16 +175,80 @@ HWY_INLINE void choose_scales(const Book &book, const float *x, const float *abs
   }
 }
 
-// Pass 5 of one row: codes, a byte each, in natural order.
-HWY_INLINE void row_codes(const Book &book, const float *x, uint32_t block, uint32_t blocks,
-                          const float *reciprocals, uint8_t *codes) {
+// The codes of kBlock values, two a byte, the even one high: kBlock / 2 bytes.
+#if HWY_TARGET == HWY_AVX3
+template <uint32_t kBlock, class Book>
+HWY_INLINE void block_codes(const Book &book, const float *x, float reciprocal, uint8_t *packed) {
+  const Floats d;
+  const V r = hn::Set(d, reciprocal);
+  const __m512i weights = _mm512_set1_epi32(0x00010010);  // even word * 16 + odd word
+  // Bytes come out as pairs in the order of 128-bit lanes: vector 0, vector 1, vector 0 ...
+  const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+  HWY_UNROLL(2)
+  for (uint32_t i = 0; i < kBlock; i += 32) {
+    const __m512i a = book.codes(hn::Mul(hn::LoadU(d, x + i), r)).raw;
+    __m512i b = a;
+    if (kBlock > 16) b = book.codes(hn::Mul(hn::LoadU(d, x + i + 16), r)).raw;
+    const __m512i pairs = _mm512_madd_epi16(_mm512_packus_epi32(a, b), weights);
+    const __m128i bytes = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(pairs), order);
+    if (kBlock > 16) {
+      _mm_storeu_si128(reinterpret_cast<__m128i *>(packed + i / 2), bytes);
+    } else {
+      _mm_storel_epi64(reinterpret_cast<__m128i *>(packed), bytes);
+    }
+  }
+}
+#elif HWY_TARGET == HWY_AVX2
+template <uint32_t kBlock, class Book>
+HWY_INLINE void block_codes(const Book &book, const float *x, float reciprocal, uint8_t *packed) {
+  const Floats d;
+  const V r = hn::Set(d, reciprocal);
+  const __m256i weights = _mm256_set1_epi32(0x00010010);  // even word * 16 + odd word
+  HWY_UNROLL(4)
+  for (uint32_t i = 0; i < kBlock; i += 16) {
+    const __m256i a = book.codes(hn::Mul(hn::LoadU(d, x + i), r)).raw;
+    const __m256i b = book.codes(hn::Mul(hn::LoadU(d, x + i + 8), r)).raw;
+    const __m256i pairs = _mm256_madd_epi16(_mm256_packus_epi32(a, b), weights);
+    // 128-bit halves hold {a, b} of values 0-3 and 4-7 of each, a byte in 32 bits.
+    const __m128i low = _mm256_castsi256_si128(pairs), high = _mm256_extracti128_si256(pairs, 1);
+    const __m128i words = _mm_packus_epi32(low, high);
+    const __m128i order = _mm_setr_epi8(0, 2, 8, 10, 4, 6, 12, 14, -1, -1, -1, -1, -1, -1, -1, -1);
+    _mm_storel_epi64(reinterpret_cast<__m128i *>(packed + i / 2), _mm_shuffle_epi8(words, order));
+  }
+}
+#else
+template <uint32_t kBlock, class Book>
+HWY_INLINE void block_codes(const Book &book, const float *x, float reciprocal, uint8_t *packed) {
   const Floats d;
   const hn::Rebind<uint8_t, Floats> d8;
-  for (uint32_t b = 0; b < blocks; ++b) {
-    const V r = hn::Set(d, reciprocals[b]);
-    for (uint32_t i = b * block; i < (b + 1) * block; i += kLanes) {
-      const VU code = codes_of(book, hn::Mul(hn::LoadU(d, x + i), r));
-      hn::StoreU(hn::DemoteTo(d8, hn::BitCast(hn::RebindToSigned<Floats>(), code)), d8, codes + i);
+  const hn::RebindToSigned<Floats> di;
+  const V r = hn::Set(d, reciprocal);
+  uint8_t codes[kBlock];
+  for (uint32_t i = 0; i < kBlock; i += kLanes) {
+    const VU code = book.codes(hn::Mul(hn::LoadU(d, x + i), r));
+    hn::StoreU(hn::DemoteTo(d8, hn::BitCast(di, code)), d8, codes + i);
+  }
+  for (uint32_t i = 0; i < kBlock; i += 2) {
+    packed[i / 2] = static_cast<uint8_t>(codes[i] << 4 | codes[i + 1]);
+  }
+}
+#endif
+
+// Pass 5 of one row.
+template <uint32_t kBlock, class Book>
+HWY_INLINE void row_codes(const quire_part_layout &part, const Book &book, const float *x,
+                          const float *reciprocals, uint8_t *row) {
+  constexpr uint32_t kUnit = kBlock / 8;  // bytes of a quarter block
+  for (uint32_t b = 0; b < part.blocks; ++b) {
+    if (part.unit == 0) {
+      block_codes<kBlock>(book, x + b * kBlock, reciprocals[b], row + b * kBlock / 2);
+      continue;
+    }
+    alignas(16) uint8_t packed[kBlock / 2];
+    block_codes<kBlock>(book, x + b * kBlock, reciprocals[b], packed);
+    HWY_UNROLL(4)
+    for (uint32_t t = 0; t < 4; ++t) {
+      std::memcpy(row + (t * part.blocks + b) * kUnit, packed + t * kUnit, kUnit);
     }
   }
 }
@@ -257,31 +268,6 @@ HWY_INLINE void row_int8(const float *x, uint32_t block, uint32_t blocks, const 
   }
 }
 
-// Two codes a byte, the even one high.
-HWY_INLINE void pack_nibbles(const uint8_t *codes, uint32_t n, uint8_t *packed) {
-  const hn::CappedTag<uint16_t, 8> d16;  // 16 codes a step: dims are multiples of 16 here
-  const hn::Rebind<uint8_t, decltype(d16)> d8;
-  const hn::Rebind<int16_t, decltype(d16)> di16;
-  for (uint32_t i = 0; i < n; i += 16) {
-    const auto pair = hn::LoadU(d16, reinterpret_cast<const uint16_t *>(codes + i));
-    const auto byte = hn::And(hn::Or(hn::ShiftLeft<4>(pair), hn::ShiftRight<8>(pair)),
-                              hn::Set(d16, uint16_t{255}));
-    hn::StoreU(hn::DemoteTo(d8, hn::BitCast(di16, byte)), d8, packed + i / 2);
-  }
-}
-
-HWY_INLINE void store_row(const quire_part_layout &part, const uint8_t *codes, uint8_t *row) {
-  if (part.code_bits == 8) {
-    to_stored(codes, part.blocks, part.unit, row);
-  } else if (part.unit == 0) {
-    pack_nibbles(codes, part.dim, row);
-  } else {
-    uint8_t packed[kMaxRow / 2];
-    pack_nibbles(codes, part.dim, packed);
-    to_stored(packed, part.blocks, part.unit / 2, row);
-  }
-}
-
 HWY_INLINE void store_scales_f16(const float *absmax, size_t n, uint8_t *scales,
                                  float *reciprocals) {
   const Floats d;
@@ -295,14 +281,15 @@ HWY_INLINE void store_scales_f16(const float *absmax, size_t n, uint8_t *scales,
   std::memcpy(scales, halves, n * sizeof(uint16_t));
 }
 
-// Blocks of `rows` whole rows, at most kBatch.
+// Blocks of `rows` whole rows, at most kBatch. False where a value is not finite.
+template <uint32_t kBlock, class Book>
 HWY_INLINE bool encode_batch(const quire_part_layout &part, const Book &book, const float *x,
                              size_t rows, int shift, bool search, uint8_t *codes, uint8_t *scales) {
-  alignas(64) float absmax[kBatch] = {};
+  alignas(64) float absmax[kBatch];
   alignas(64) float reciprocals[kBatch];
   alignas(64) uint32_t bytes[kBatch];
   const size_t n = rows * part.blocks;
-  if (!absmax_each(x, part.block, n, absmax)) return false;
+  if (!absmax_each<kBlock>(x, n, absmax)) return false;
   if (part.codec.scale == QUIRE_SCALE_F16) {
     store_scales_f16(absmax, n, scales, reciprocals);
   } else {
@@ -311,35 +298,29 @@ HWY_INLINE bool encode_batch(const quire_part_layout &part, const Book &book, co
       make_candidate<true>(absmax, 128.0f / 127.0f, shift, n, &c);
       std::memcpy(bytes, c.byte, sizeof bytes);
       std::memcpy(reciprocals, c.reciprocal, sizeof reciprocals);
-    } else if (part.block == 16) {
-      choose_scales<16>(book, x, absmax, n, shift, search, bytes, reciprocals);
-    } else if (part.block == 32) {
-      choose_scales<32>(book, x, absmax, n, shift, search, bytes, reciprocals);
     } else {
-      choose_scales<64>(book, x, absmax, n, shift, search, bytes, reciprocals);
+      choose_scales<kBlock>(book, x, absmax, n, shift, search, bytes, reciprocals);
     }
     for (size_t b = 0; b < n; ++b) scales[b] = static_cast<uint8_t>(bytes[b]);
   }
-  alignas(64) uint8_t row_bytes[kMaxRow];
+  alignas(64) uint8_t natural[kMaxRow];
   for (size_t r = 0; r < rows; ++r) {
     const float *row = x + r * part.dim;
     const float *inverse = reciprocals + r * part.blocks;
     if (part.code_bits == 8) {
-      row_int8(row, part.block, part.blocks, inverse, row_bytes);
+      row_int8(row, kBlock, part.blocks, inverse, natural);
+      to_stored(natural, part.blocks, part.unit, codes + r * part.row_bytes);
     } else {
-      row_codes(book, row, part.block, part.blocks, inverse, row_bytes);
+      row_codes<kBlock>(part, book, row, inverse, codes + r * part.row_bytes);
     }
-    store_row(part, row_bytes, codes + r * part.row_bytes);
   }
   return true;
 }
 
-void encode(const quire_part_layout &part, const Codebook &codebook, const float *rows, size_t n,
-            uint32_t exponent, bool search, uint8_t *codes, uint8_t *scales) {
-  if (part.block < 16) {
-    scalar::encode(part, codebook, rows, n, exponent, search, codes, scales);
-    return;
-  }
+template <uint32_t kBlock, class Book>
+HWY_NOINLINE void encode_rows(const quire_part_layout &part, const Codebook &codebook,
+                              const float *rows, size_t n, uint32_t exponent, bool search,
+                              uint8_t *codes, uint8_t *scales) {
   const Book book(codebook);
   const int shift = static_cast<int>(exponent) - QUIRE_EXPONENT_BIAS - 8;
   const size_t step = kBatch / part.blocks;  // at least 1: dims end at 1024
@@ -348,23 +329,60 @@ void encode(const quire_part_layout &part, const Codebook &codebook, const float
     const float *x = rows + at * part.dim;
     uint8_t *to = codes + at * part.row_bytes;
     uint8_t *s = scales + at * part.blocks * part.scale_bytes;
-    if (!encode_batch(part, book, x, m, shift, search, to, s)) {
+    if (!encode_batch<kBlock>(part, book, x, m, shift, search, to, s)) {
       scalar::encode(part, codebook, x, m, exponent, search, to, s);
     }
   }
 }
 
-void codes(const Codebook &codebook, const float *z, size_t n, uint8_t *to) {
+template <class Book>
+void encode_with(const quire_part_layout &part, const Codebook &book, const float *rows, size_t n,
+                 uint32_t exponent, bool search, uint8_t *codes, uint8_t *scales) {
+  switch (part.block) {
+    case 16:
+      encode_rows<16, Book>(part, book, rows, n, exponent, search, codes, scales);
+      break;
+    case 32:
+      encode_rows<32, Book>(part, book, rows, n, exponent, search, codes, scales);
+      break;
+    case 64:
+      encode_rows<64, Book>(part, book, rows, n, exponent, search, codes, scales);
+      break;
+    default:
+      scalar::encode(part, book, rows, n, exponent, search, codes, scales);
+      break;
+  }
+}
+
+void encode(const quire_part_layout &part, const Codebook &book, const float *rows, size_t n,
+            uint32_t exponent, bool search, uint8_t *codes, uint8_t *scales) {
+  if (book.bucketed != 0) {
+    encode_with<BucketBook>(part, book, rows, n, exponent, search, codes, scales);
+  } else {
+    encode_with<MidpointBook>(part, book, rows, n, exponent, search, codes, scales);
+  }
+}
+
+template <class Book>
+void codes_with(const Codebook &codebook, const float *z, size_t n, uint8_t *to) {
   const Book book(codebook);
   const Floats d;
   const hn::Rebind<uint8_t, Floats> d8;
   size_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     const V x = hn::LoadU(d, z + i);
-    const VU code = codes_of(book, hn::IfThenElseZero(hn::Eq(x, x), x));
+    const VU code = book.codes(hn::IfThenElseZero(hn::Eq(x, x), x));
     hn::StoreU(hn::DemoteTo(d8, hn::BitCast(hn::RebindToSigned<Floats>(), code)), d8, to + i);
   }
   scalar::codes(codebook, z + i, n - i, to + i);
+}
+
+void codes(const Codebook &book, const float *z, size_t n, uint8_t *to) {
+  if (book.bucketed != 0) {
+    codes_with<BucketBook>(book, z, n, to);
+  } else {
+    codes_with<MidpointBook>(book, z, n, to);
+  }
 }
 
 }  // namespace
