@@ -59,7 +59,7 @@ void fill_record(const char *name, const Peek &from, quire_segment_record *out) 
   out->alive = from.alive ? 1 : 0;
   out->pid = from.pid;
   out->bytes = from.bytes;
-  std::snprintf(out->name, sizeof out->name, "%s", name);
+  std::snprintf(out->name, sizeof out->name, "%.63s", name);
 }
 
 }  // namespace
