@@ -247,7 +247,8 @@ BOOST_FIXTURE_TEST_CASE(nf4_pages_in_use, Fixture) {
   print("nf4, open, pages of 16", of_16);
   print("nf4, open, pages of 64", of_64);
   print("nf4 without anchors, open, pages of 16", bare);
-  BOOST_TEST(of_16.kl < 0.0006);
+  // Measured: .00035 +- .00004 and .00014 +- .00002.
+  BOOST_TEST(of_16.kl < 0.0005);
   BOOST_TEST(of_64.kl < 0.0003);
   BOOST_TEST(of_16.kl < bare.kl);
   BOOST_TEST(std::abs(of_16.nats - of_16.reference_nats) < 0.003);
@@ -256,7 +257,8 @@ BOOST_FIXTURE_TEST_CASE(nf4_pages_in_use, Fixture) {
 BOOST_FIXTURE_TEST_CASE(nf4_pages_at_their_worst, Fixture) {
   const Quality q = diag(QUIRE_FORMAT_NF4);
   print("nf4, diag", q);
-  BOOST_TEST(q.kl < 0.002);
+  // Measured: .00148 +- .00010. Anchors from a hundred times the text give .00136.
+  BOOST_TEST(q.kl < 0.0018);
 }
 
 int main(int argc, char **argv) {

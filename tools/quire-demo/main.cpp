@@ -171,7 +171,10 @@ class Demo {
   void run_agents_on(const std::string &format, bool reuse) {
     say(fmt::format("agents on {} pages, {} reuse", format, reuse ? "with" : "without"));
     Engine engine(model_, workers_, engine_options(format, reuse));
-    AgentRow row{format, reuse, engine.bytes_per_token(), {}};
+    const ModelConfig &c = model_.config();
+    const size_t values = 2 * c.layers * c.kv_dim();
+    AgentRow row{
+        format, reuse, engine.bytes_per_token(), static_cast<double>(values * sizeof(float)), {}};
     row.result = run_agents(engine, model_.config(), o_.agents);
     engine.check();
     report_.rows.push_back(std::move(row));

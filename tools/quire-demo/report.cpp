@@ -47,12 +47,12 @@ void print_speedup(const Report &report, const std::string &format) {
   fmt::print(
       "  {:<8} reuse saves {:.1f}x of the tokens computed ({:.1f}x of those of prompts), {:.1f}x "
       "of "
-      "the\n           floating-point operations; measured: {:.1f}x of the time. {} of {} replies "
-      "equal.\n",
+      "the\n           floating-point operations; measured: {:.1f}x of the time, {:.1f}x of the "
+      "processors' time.\n           {} of {} replies equal.\n",
       format, ratio(tokens_computed(b.computed), tokens_computed(a.computed)),
       ratio(b.computed.prefill_tokens, a.computed.prefill_tokens),
-      ratio(b.computed.flops, a.computed.flops), b.seconds / a.seconds, equal_replies(a, b),
-      a.replies.size());
+      ratio(b.computed.flops, a.computed.flops), b.seconds / a.seconds,
+      b.cpu_seconds / a.cpu_seconds, equal_replies(a, b), a.replies.size());
 }
 
 }  // namespace
@@ -102,24 +102,25 @@ void print_agents(const Report &report) {
       "{} threads, {}\n",
       o.calls, o.prompts, o.steps, o.reply_tokens, report.page_tokens, report.threads,
       report.cpu_target);
-  fmt::print("  {:<8} {:<5} {:>9} {:>9} {:>8} {:>10} {:>10} {:>10} {:>9} {:>8} {:>9}\n", "format",
-             "reuse", "hits all", "prompts", "warm", "ttft first", "ttft later", "prefilled",
-             "decoded", "seconds", "B/token");
+  fmt::print("  {:<8} {:<5} {:>9} {:>9} {:>8} {:>10} {:>10} {:>10} {:>9} {:>8} {:>8} {:>14}\n",
+             "format", "reuse", "hits all", "prompts", "warm", "ttft first", "ttft later",
+             "prefilled", "decoded", "seconds", "cpu s", "B/token");
   for (const AgentRow &row : report.rows) {
     const AgentResult &r = row.result;
     fmt::print(
         "  {:<8} {:<5} {:>8.2f}% {:>8.2f}% {:>7.2f}% {:>7.2f} ms {:>7.2f} ms {:>10} {:>9} {:>8.2f} "
-        "{:>9.1f}\n",
+        "{:>8.2f} {:>6.0f} ({:+.1f}%)\n",
         row.format, row.reuse ? "yes" : "no", 100 * r.all.ratio(), 100 * r.shared.ratio(),
         100 * r.shared_warm.ratio(), kMilli * median(r.cold_ttft), kMilli * median(r.warm_ttft),
-        r.computed.prefill_tokens, r.computed.decode_tokens, r.seconds, row.bytes_per_token);
+        r.computed.prefill_tokens, r.computed.decode_tokens, r.seconds, r.cpu_seconds,
+        row.bytes_per_token, 100 * (row.bytes_per_token / row.plain_bytes_per_token - 1));
   }
   fmt::print(
       "  hits all: pages found / full pages asked for, of every request. prompts: of the pages of "
       "system\n  prompts only. warm: the same without the first request of each, which nobody can "
       "have computed.\n  ttft: median time to first token, of those first requests and of all "
       "others. B/token: keys and values\n  of all layers in a sealed page, scales and header "
-      "included.\n");
+      "included (against bare fp32 values).\n");
   for (const AgentRow &row : report.rows) {
     if (row.reuse) print_speedup(report, row.format);
   }
@@ -175,6 +176,7 @@ std::string to_json(const Report &report) {
                              {"reuse", row.reuse},
                              {"requests", r.requests},
                              {"seconds", r.seconds},
+                             {"cpu_seconds", r.cpu_seconds},
                              {"bytes_per_token", row.bytes_per_token},
                              {"pages", count(r.all)},
                              {"prompt_pages", count(r.shared)},

@@ -16,6 +16,7 @@ struct AgentRow {
   std::string format;
   bool reuse = true;
   double bytes_per_token = 0;
+  double plain_bytes_per_token = 0;  // of the values alone, in fp32
   AgentResult result;
 };
 

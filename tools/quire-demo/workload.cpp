@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <stdexcept>
 
 #include "prompts.h"
@@ -36,10 +37,12 @@ class AgentRun {
   AgentResult run() {
     const EngineCounters before = engine_.counters();
     const auto start = Clock::now();
+    const std::clock_t cpu_start = std::clock();
     for (size_t first = 0; first < options_.calls; first += options_.prompts) {
       wave(first, std::min(options_.prompts, options_.calls - first));
     }
     result_.seconds = seconds_since(start);
+    result_.cpu_seconds = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC;
     const EngineCounters &after = engine_.counters();
     result_.computed = {.prefill_tokens = after.prefill_tokens - before.prefill_tokens,
                         .decode_tokens = after.decode_tokens - before.decode_tokens,

@@ -45,6 +45,7 @@ struct PageCount {
 struct AgentResult {
   size_t requests = 0;
   double seconds = 0;
+  double cpu_seconds = 0;                    // of all threads of this process
   std::vector<double> cold_ttft, warm_ttft;  // seconds; cold: first request of a system prompt
   PageCount all;                             // every page of every request
   PageCount shared;                          // pages of system prompts
