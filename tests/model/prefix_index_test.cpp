@@ -247,6 +247,29 @@ BOOST_AUTO_TEST_CASE(a_late_finder_never_pins_a_page_whose_publish_is_undecided)
   BOOST_TEST(executions > 1000U);
 }
 
+// The same where the slot in which the finder saw the page holds a valid entry again, another key's.
+BOOST_AUTO_TEST_CASE(a_late_finder_is_not_fooled_by_another_entry_in_its_slot) {
+  const uint64_t executions = explore(2, [](Scheduler &s) {
+    World<OneBin> world(3);
+    const uint32_t page = world.publish(0);
+    uint32_t other = kNone;
+    require(world.pool.alloc(1, &other), "no page");
+    world.table.claim(other);
+    world.content[other] = 2;
+    s.spawn([&] { world.find(0); });
+    s.spawn([&] {
+      world.evict(page);
+      require(world.index.insert(key_of(1), other).status == Insert::kInserted, "not inserted");
+      world.table.unpin(other);
+      world.publish(0);
+    });
+    s.spawn([&] { world.publish(0); });
+    s.run();
+    world.check_at_rest();
+  });
+  BOOST_TEST(executions > 1000U);
+}
+
 BOOST_AUTO_TEST_CASE(two_publishers_of_one_key_get_one_page) {
   const uint64_t executions = explore(3, [](Scheduler &s) {
     World<OneBin> world(2);
@@ -451,4 +474,14 @@ BOOST_AUTO_TEST_CASE(a_live_page_takes_over_the_key_of_a_dead_one) {
     require(world.index.size() == 2 && world.index.validate(alive), "index invalid");
   });
   BOOST_TEST(executions > 1000U);
+}
+
+BOOST_AUTO_TEST_CASE(gather_ends_where_a_page_is_not_the_parent_of_the_next) {
+  Chain world(4);
+  world.publish_chain(2);
+  world.publish(2);  // A root of its own, and not a child of the second page.
+  uint32_t pages[Chain::kLength];
+  BOOST_TEST(world.index.gather(Chain::keys(), Chain::kLength, pages) == 2U);
+  const auto refuse = [](uint32_t, size_t i) { return i < 1; };
+  BOOST_TEST(world.index.gather(Chain::keys(), Chain::kLength, pages, AlwaysAlive{}, refuse) == 1U);
 }

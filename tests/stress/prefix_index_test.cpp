@@ -196,3 +196,44 @@ BOOST_AUTO_TEST_CASE(the_same_in_crowded_bins_with_narrow_generations) {
 BOOST_AUTO_TEST_CASE(all_threads_on_one_chain) {
   run<IndexTraits, NarrowWidths>(16, 1, 200000, 3);
 }
+
+// Without the index, whose header orders much on its own: the state word alone must order content.
+BOOST_AUTO_TEST_CASE(a_pin_by_page_number_alone_orders_the_content) {
+  const auto memory = memory_of(PageTable<>::bytes(1));
+  PageTable<> table(memory.get(), 1);
+  table.format();
+  constexpr Key kKey{1, 2};
+  uint64_t content = 0;  // Plain: odd while the page is not visible.
+  std::atomic<bool> over{false};
+  std::atomic<uint64_t> wrong{0};
+  std::vector<std::thread> readers;
+  for (int t = 0; t < 3; ++t) {
+    readers.emplace_back([&, t] {
+      while (!over.load(std::memory_order_relaxed)) {
+        // relaxed: no order but the pin's.
+        const auto life = static_cast<uint32_t>(table[0].meta.load(std::memory_order_relaxed) >>
+                                                PageTable<>::M::kGenerationShift);
+        if (!(t == 0 ? table.pin(0, kKey) : table.pin_exact(0, life))) continue;
+        if (content % 2 != 0) wrong.fetch_add(1, std::memory_order_relaxed);
+        table.unpin(0);
+      }
+    });
+  }
+  for (uint32_t life = 0; life < 20000; ++life) {
+    const uint32_t generation = table.claim(0);
+    ++content;
+    ++content;
+    table.make_visible(0, kKey);
+    table.refresh_leaf_hint(0);
+    table.unpin(0);
+    if (life % 16 == 0) std::this_thread::yield();
+    while (!table.begin_evict(0, generation)) std::this_thread::yield();
+    ++content;
+    ++content;
+    table.finish_evict(0);
+  }
+  over.store(true, std::memory_order_relaxed);
+  for (auto &reader : readers) reader.join();
+  BOOST_TEST(wrong.load() == 0U);
+  BOOST_TEST(table.validate());
+}
