@@ -25,14 +25,13 @@ std::vector<uint32_t> predecessors(const Trace &trace) {
 
 }  // namespace
 
-Dealer::Dealer(const Trace &trace, uint32_t capacity, unsigned threads,
+Dealer::Dealer(const Trace &trace, uint32_t capacity, unsigned threads, Dealing dealing,
                std::function<void(const Request &)> admitted)
     : trace_(trace),
       capacity_(capacity),
-      window_(threads),
-      admitted_(std::move(admitted)),
-      done_(trace.requests.size(), false) {
-  if (threads > 1) after_ = predecessors(trace);
+      ordered_(threads > 1 && dealing == Dealing::kOrdered),
+      admitted_(std::move(admitted)) {
+  if (ordered_) after_ = predecessors(trace);
 }
 
 uint64_t Dealer::pages_of(uint32_t request) const {
@@ -41,9 +40,8 @@ uint64_t Dealer::pages_of(uint32_t request) const {
 }
 
 bool Dealer::may_begin() const {
-  if (oldest_ == next_) return true;  // nothing is in flight
-  if (next_ - oldest_ >= window_) return false;
-  if (!after_.empty() && after_[next_] != kNone && !done_[after_[next_]]) return false;
+  if (!ordered_ || oldest_ == next_) return true;
+  if (after_[next_] != kNone && after_[next_] >= oldest_) return false;
   return in_flight_pages_ + pages_of(next_) <= capacity_ / 4;
 }
 
@@ -53,16 +51,36 @@ bool Dealer::take(uint32_t *request) {
   if (stopped_ || next_ == trace_.requests.size()) return false;
   *request = next_++;
   in_flight_pages_ += pages_of(*request);
-  if (admitted_) admitted_(trace_.requests[*request]);
+  admitted_(trace_.requests[*request]);
   return true;
+}
+
+void Dealer::begin_turn(uint32_t request) {
+  if (!ordered_) return;
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return stopped_ || turn_ == request; });
+}
+
+void Dealer::end_turn(uint32_t request) {
+  if (!ordered_) return;
+  {
+    const std::lock_guard lock(mutex_);
+    turn_ = request + 1;
+  }
+  changed_.notify_all();
+}
+
+void Dealer::begin_end(uint32_t request) {
+  if (!ordered_) return;
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return stopped_ || oldest_ == request; });
 }
 
 void Dealer::done(uint32_t request) {
   {
     const std::lock_guard lock(mutex_);
-    done_[request] = true;
     in_flight_pages_ -= pages_of(request);
-    while (oldest_ < next_ && done_[oldest_]) ++oldest_;
+    oldest_ = request + 1;  // read only if ordered
   }
   changed_.notify_all();
 }

@@ -1,20 +1,27 @@
 // Deals the requests of a trace to threads, the way an engine's scheduler would admit them.
 //
-// One thread: one after the other, and every figure of the replay is exact. Several: requests begin
-// in the trace's order, and the next one begins as soon as
-//   - the request that last used its deepest page seen so far has ended: a turn of a session comes
-//     after the turn before it, else it would miss what that one was about to publish;
-//   - the pages of all requests in flight and its own are at most a quarter of the cache, or nothing
-//     is in flight: so no request is refused pages because others hold them;
-//   - it is fewer requests ahead of the oldest one in flight than there are threads: while the system
-//     lets one thread sleep, the others do not run away from the trace's order. (Four times as many
-//     cost a trace of long cyclic prompts up to 0.3 points, at a capacity just below its working set.)
-// What stays exact: requests, pages referenced, and hits + inserted + duplicates = served. What may
-// differ from one thread: the order of use among requests in flight together, so which pages are
-// evicted and, by a little, hits.
+// One thread: one after the other, and every figure of the replay is exact. Several, kOrdered: what
+// decides the order of use is done in the trace's order, the rest in parallel. A request
+//   1. begins (take) when the request that last used its deepest page seen so far has ended, since a
+//      turn of a session comes after the turn before it, and when the pages of all in flight and its
+//      own are at most a quarter of the cache, or nothing is in flight: so none is refused pages
+//      because others hold them;
+//   2. looks up and allocates in its turn (begin_turn to end_turn), as one scheduler does it: the
+//      library chooses victims in exact order only while one thread evicts at a time;
+//   3. publishes in parallel with the others, as workers do when they have computed;
+//   4. releases when all before it have (begin_end to done): LRU order is the order of releases.
+// Keys are made before 2, in parallel. What stays exact: requests, pages referenced, hits + inserted
+// + duplicates = served. What may differ from one thread: pages that requests in flight hold cannot
+// be victims, and what they have not yet published cannot be hit.
 //
-// Invariant: done requests are those below oldest_ and those marked in done_; in_flight_pages_ is the
-// sum over requests dealt and not done. Thread class: any; take() blocks.
+// Tried and given up: releases in any order cost a trace of long cyclic prompts up to 0.3 points at a
+// capacity just below its working set; allocations in any order 0.1, and a few spurious refusals.
+//
+// kUnordered: a request begins whenever a thread is free, and nothing waits for anything. That is a
+// stampede: it shows what the library does under it, not what a policy is worth.
+//
+// Invariants: oldest_ <= turn_ <= next_ when ordered; in_flight_pages_ is the sum over requests dealt
+// and not done. Thread class: any; take, begin_turn and begin_end block.
 #ifndef QUIRE_REPLAY_DEALER_H
 #define QUIRE_REPLAY_DEALER_H
 
@@ -29,16 +36,25 @@
 
 namespace quire::replay {
 
+enum class Dealing : uint8_t { kOrdered, kUnordered };
+
 class Dealer {
  public:
-  // Keeps references to the trace. admitted (or empty) is called in the trace's order, before take
-  // returns that request.
-  Dealer(const Trace &trace, uint32_t capacity, unsigned threads,
+  // Keeps a reference to the trace. admitted is called in the trace's order, before take returns that
+  // request.
+  Dealer(const Trace &trace, uint32_t capacity, unsigned threads, Dealing dealing,
          std::function<void(const Request &)> admitted);
 
   // False: no requests are left, or somebody called stop().
   bool take(uint32_t *request);
+
+  // Every request taken calls these once, in this order, whatever it needs.
+  void begin_turn(uint32_t request);
+  void end_turn(uint32_t request);
+  void begin_end(uint32_t request);
   void done(uint32_t request);
+
+  // Nobody waits any more. Requests taken may go on.
   void stop();
 
  private:
@@ -47,13 +63,14 @@ class Dealer {
 
   const Trace &trace_;
   const uint32_t capacity_;
-  const uint32_t window_;
+  const bool ordered_;  // and more than one thread
   const std::function<void(const Request &)> admitted_;
-  std::vector<uint32_t> after_;  // the request that must have ended first; empty: one thread
+  std::vector<uint32_t> after_;  // the request that must have ended first, if ordered
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<bool> done_;
-  uint32_t next_ = 0, oldest_ = 0;
+  uint32_t next_ = 0;    // to be dealt
+  uint32_t turn_ = 0;    // whose turn it is
+  uint32_t oldest_ = 0;  // not done, if ordered
   uint64_t in_flight_pages_ = 0;
   bool stopped_ = false;
 };

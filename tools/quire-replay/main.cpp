@@ -36,6 +36,7 @@ struct Arguments {
   unsigned threads = 1;
   uint64_t limit = 0;
   bool merge = false;
+  bool unordered = false;
   bool quiet = false;
   std::string json_path, plot_path;
 };
@@ -52,8 +53,9 @@ never affected by --threads).
 
 Times: the cache alone, one request after the other; reading the trace and making keys are not in
 them and are shown apart. With one thread all counts are exact and the same in every run. With more,
-requests, pages referenced and the sums are; which page was evicted may differ, and with it a little
-the hits.
+requests, pages referenced and the sums are. Threads look up, allocate and release in the trace's
+order and publish in parallel, so hits differ by what requests in flight hold; --unordered keeps no
+order at all.
 
 Exit status: 0 done, 1 the library or a file failed, 2 bad input or arguments.)";
 
@@ -128,6 +130,7 @@ Run run_policy(const Trace &trace, const std::string &policy, const Arguments &a
   run.options.idle_ttl_ms = arguments.idle_ttl_ms;
   run.options.absolute_ttl_ms = arguments.absolute_ttl_ms;
   run.options.threads = arguments.threads;
+  if (arguments.unordered) run.options.dealing = Dealing::kUnordered;
   Progress progress(!arguments.quiet, fmt::format("{}, {}", trace.name, policy),
                     trace.requests.size());
   run.options.progress = progress.callback();
@@ -214,6 +217,8 @@ int run(int argc, char **argv) {
   app.add_option("--threads", arguments.threads, "threads that requests are dealt to")
       ->check(CLI::Range(1u, 256u))
       ->capture_default_str();
+  app.add_flag("--unordered", arguments.unordered,
+               "threads take requests as they are free and wait for nothing: a stampede");
   app.add_option("--limit", arguments.limit, "only the first so many requests of each file");
   app.add_flag("--merge", arguments.merge,
                "several traces into one cache, by timestamp, each in a namespace of its own "

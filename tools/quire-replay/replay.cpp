@@ -93,9 +93,13 @@ class ReplayCache {
 // Serves requests on one thread. Figures are summed up when it is done.
 class Worker {
  public:
-  Worker(const Trace &trace, const Options &options, const ReplayCache &cache,
+  Worker(const Trace &trace, const Options &options, const ReplayCache &cache, Dealer *dealer,
          std::vector<uint32_t> *request_hits)
-      : trace_(trace), options_(options), cache_(cache), request_hits_(request_hits) {
+      : trace_(trace),
+        options_(options),
+        cache_(cache),
+        dealer_(*dealer),
+        request_hits_(request_hits) {
     QUIRE_INIT(&retention_);
     retention_.absolute_ttl_ms = options.absolute_ttl_ms;
     QUIRE_INIT(&publish_options_);
@@ -110,7 +114,23 @@ class Worker {
     figures_.referenced += ids.size();
     figures_.served += n;
     mark_ = now_ns();
-    if (n != 0) serve_pages(number, request, ids.first(n));
+    quire_lease lease = 0;
+    if (n != 0) keep_keys(request, ids.first(n));
+    dealer_.begin_turn(number);
+    uint32_t hits = 0, got = 0;
+    if (n != 0) {
+      hits = acquire(request, n, &lease);
+      (*request_hits_)[number] = hits;
+      if (hits < n) got = allocate(lease, n - hits, pages_.data() + hits);
+    }
+    dealer_.end_turn(number);
+    if (hits < n) publish(request, lease, n, hits, got);
+    dealer_.begin_end(number);
+    mark_ = now_ns();
+    if (n != 0) {
+      check(quire_release(cache_.get(), lease, nullptr), "quire_release");
+      lap(kRelease);
+    }
     check(quire_step(cache_.get()), "quire_step");
     lap(kStep);
   }
@@ -118,38 +138,35 @@ class Worker {
   const Result &figures() const { return figures_; }
 
  private:
-  void serve_pages(uint32_t number, const Request &request, std::span<const uint64_t> ids) {
-    const auto n = static_cast<uint32_t>(ids.size());
-    if (keys_.size() < n) {
-      keys_.resize(n);
-      pages_.resize(n);
+  void keep_keys(const Request &request, std::span<const uint64_t> ids) {
+    if (keys_.size() < ids.size()) {
+      keys_.resize(ids.size());
+      pages_.resize(ids.size());
     }
-    quire_prefix prefix;
-    QUIRE_INIT(&prefix);
-    prefix.n = n;
-    prefix.root = cache_.root(request.space);
-    prefix.keys = keys_.data();
-    chain_keys(prefix.root, ids, keys_.data());
+    chain_keys(cache_.root(request.space), ids, keys_.data());
     lap(kKeys);
+  }
 
+  quire_prefix prefix(const Request &request, uint32_t n) const {
+    quire_prefix p;
+    QUIRE_INIT(&p);
+    p.n = n;
+    p.root = cache_.root(request.space);
+    p.keys = keys_.data();
+    return p;
+  }
+
+  uint32_t acquire(const Request &request, uint32_t n, quire_lease *lease) {
+    const quire_prefix wanted = prefix(request, n);
     quire_hit hit;
     QUIRE_INIT(&hit);
-    quire_lease lease = 0;
-    check(quire_acquire(cache_.get(), &prefix, nullptr, pages_.data(), &hit, &lease),
+    mark_ = now_ns();
+    check(quire_acquire(cache_.get(), &wanted, nullptr, pages_.data(), &hit, lease),
           "quire_acquire");
-    figures_.lookup_ns.push_back(
-        static_cast<uint32_t>(std::min<uint64_t>(lap(kAcquire), UINT32_MAX)));
+    const uint64_t ns = lap(kAcquire);
+    figures_.lookup_ns.push_back(static_cast<uint32_t>(std::min<uint64_t>(ns, UINT32_MAX)));
     figures_.hits += hit.pages;
-    (*request_hits_)[number] = hit.pages;
-
-    if (hit.pages < n) {
-      const uint32_t got = allocate(lease, n - hit.pages, pages_.data() + hit.pages);
-      lap(kAlloc);
-      publish(lease, &prefix, hit.pages, got);
-      lap(kPublish);
-    }
-    check(quire_release(cache_.get(), lease, nullptr), "quire_release");
-    lap(kRelease);
+    return hit.pages;
   }
 
   // As many of n pages as memory can be had for.
@@ -159,7 +176,10 @@ class Worker {
     options.flags = QUIRE_ALLOC_SEALED;
     options.lease = lease;
     quire_status status = quire_alloc(cache_.get(), n, &options, pages);
-    if (status == QUIRE_OK) return n;
+    if (status == QUIRE_OK) {
+      lap(kAlloc);
+      return n;
+    }
     // All or nothing gave nothing: the most that fits, by halves.
     uint32_t got = 0;
     for (uint32_t part = n; part != 0; part /= 2) {
@@ -170,25 +190,28 @@ class Worker {
         got += part;
       }
     }
+    lap(kAlloc);
     return got;
   }
 
-  void publish(quire_lease lease, quire_prefix *prefix, uint32_t hits, uint32_t got) {
-    const uint32_t wanted = prefix->n - hits;
+  // The `got` pages behind the hits; n is what the request has.
+  void publish(const Request &request, quire_lease lease, uint32_t n, uint32_t hits, uint32_t got) {
     uint32_t published = 0;
+    mark_ = now_ns();
     if (got != 0) {
+      const quire_prefix grown = prefix(request, hits + got);
       quire_publish_result result;
       QUIRE_INIT(&result);
-      prefix->n = hits + got;
-      check(quire_publish(cache_.get(), lease, prefix, pages_.data(), &publish_options_, &result),
+      check(quire_publish(cache_.get(), lease, &grown, pages_.data(), &publish_options_, &result),
             "quire_publish");
       published = result.n_published;
       figures_.duplicates += result.n_duplicate;
       figures_.inserted += published - result.n_duplicate;
       figures_.unindexed += got - published;
     }
-    figures_.unserved += wanted - got;
-    if (published != wanted) figures_.short_requests += 1;
+    figures_.unserved += n - hits - got;
+    if (hits + published != n) figures_.short_requests += 1;
+    lap(kPublish);
   }
 
   uint64_t lap(Part part) {
@@ -200,6 +223,7 @@ class Worker {
   const Trace &trace_;
   const Options &options_;
   const ReplayCache &cache_;
+  Dealer &dealer_;
   std::vector<uint32_t> *request_hits_;  // entries of requests are written by whoever serves them
   quire_retention retention_;
   quire_publish_options publish_options_;
@@ -255,11 +279,11 @@ Result replay(const Trace &trace, const Options &options) {
   ReplayCache cache(trace, options);
   Result result;
   result.request_hits.resize(trace.requests.size());
+  Dealer dealer(trace, options.pages, options.threads, options.dealing,
+                [&](const Request &request) { cache.advance_to(request.timestamp_ms); });
   std::vector<Worker> workers;
   for (unsigned t = 0; t < options.threads; ++t)
-    workers.emplace_back(trace, options, cache, &result.request_hits);
-  Dealer dealer(trace, options.pages, options.threads,
-                [&](const Request &request) { cache.advance_to(request.timestamp_ms); });
+    workers.emplace_back(trace, options, cache, &dealer, &result.request_hits);
 
   const Clock::time_point start = Clock::now();
   on_threads(

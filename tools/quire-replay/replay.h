@@ -9,6 +9,8 @@
 // The hash secret is a constant for the same reason: which bin of the index a key falls into is then
 // the same in every run.
 //
+// On several threads, dealer.h says who does what when, and what stays exact.
+//
 // The cache has the smallest geometry there is (frames are never written, so they cost no memory);
 // lookups, pins, index and eviction are the real ones.
 //
@@ -25,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "dealer.h"
 #include "quire/quire.h"
 #include "trace.h"
 
@@ -37,6 +40,7 @@ struct Options {
   uint32_t idle_ttl_ms = 0;
   uint64_t absolute_ttl_ms = 0;
   unsigned threads = 1;
+  Dealing dealing = Dealing::kOrdered;     // with more than one
   std::function<void(uint64_t)> progress;  // requests done; from any thread, or empty
 };
 

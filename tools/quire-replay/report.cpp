@@ -62,6 +62,7 @@ Json run_json(const Run &run) {
   j["pages"] = run.options.pages;
   j["page_tokens"] = run.options.page_tokens;
   j["threads"] = run.options.threads;
+  j["unordered"] = run.options.dealing == Dealing::kUnordered;
   j["ttl_ms"] = run.options.idle_ttl_ms;
   j["absolute_ttl_ms"] = run.options.absolute_ttl_ms;
   j["requests"] = r.requests;
