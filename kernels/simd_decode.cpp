@@ -47,39 +47,95 @@ HWY_INLINE void widen_scales(const quire_part_layout &part, const uint8_t *store
 
 #if HWY_TARGET == HWY_AVX3
 
+// What lookups need, in registers: the codebook, and byte shuffles after which both words of 32 bits
+// hold one byte of codes, four times.
 struct Book {
   __m512 values;
-  explicit Book(const Codebook &b) : values(_mm512_loadu_ps(b.values)) {}
+  __m512i consecutive;  // bytes 4 l ... 4 l + 3 in 128-bit lane l
+  __m512i unit[4];      // bytes 4 b ... 4 b + 3 of every lane
+
+  explicit Book(const Codebook &b) : values(_mm512_loadu_ps(b.values)) {
+    const __m128i four = _mm_set_epi32(0x03030303, 0x02020202, 0x01010101, 0);
+    for (int i = 0; i < 4; ++i) {
+      unit[i] =
+          _mm512_add_epi8(_mm512_broadcast_i32x4(four), _mm512_set1_epi8(static_cast<char>(4 * i)));
+    }
+    consecutive = _mm512_setr_epi32(0, 0x01010101, 0x02020202, 0x03030303, 0x04040404, 0x05050505,
+                                    0x06060606, 0x07070707, 0x08080808, 0x09090909, 0x0a0a0a0a,
+                                    0x0b0b0b0b, 0x0c0c0c0c, 0x0d0d0d0d, 0x0e0e0e0e, 0x0f0f0f0f);
+  }
 };
+
+// A block's sixteen halves, twice: an index has five bits, and the fifth, which an odd value's index
+// shares with its even neighbour, must not count.
+HWY_INLINE __m512i make_table(const Book &book, float scale) {
+  const __m512 scaled = _mm512_mul_ps(book.values, _mm512_set1_ps(scale));
+  return _mm512_broadcast_i64x4(_mm512_cvtps_ph(scaled, _MM_FROUND_TO_NEAREST_INT));
+}
+
+// 32 values from their spread bytes: the even one's nibble is shifted down.
+HWY_INLINE void look_up(__m512i wide, __m512i table, uint16_t *to) {
+  const __m512i index = _mm512_srlv_epi16(wide, _mm512_set1_epi32(4));
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(index, table));
+}
 
 // One block of 16, 32 or 64 values from kBlock / 2 bytes.
 template <uint32_t kBlock>
 HWY_INLINE void decode_block(const Book &book, const uint8_t *codes, float scale, uint16_t *to) {
-  const __m256i table16 =
-      _mm512_cvtps_ph(_mm512_mul_ps(book.values, _mm512_set1_ps(scale)), _MM_FROUND_TO_NEAREST_INT);
-  // An index has five bits. The table is there twice, so that the fifth, which an odd value's index shares
-  // with its even neighbour, does not count.
-  const __m512i table = _mm512_broadcast_i64x4(table16);
-  // Each byte in both words of 32 bits, then the even one's nibble shifted down.
-  const __m512i spread = _mm512_set_epi64(
-      0x0f0f0f0f0e0e0e0e, 0x0d0d0d0d0c0c0c0c, 0x0b0b0b0b0a0a0a0a, 0x0909090908080808,
-      0x0707070706060606, 0x0505050504040404, 0x0303030302020202, 0x0101010100000000);
-  const __m512i down = _mm512_set1_epi32(4);
+  const __m512i table = make_table(book, scale);
+  const __m512i spread = book.consecutive;
   if (kBlock == 16) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(codes));
     const __m256i wide =
         _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), _mm512_castsi512_si256(spread));
-    const __m256i index = _mm256_srlv_epi16(wide, _mm512_castsi512_si256(down));
-    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm256_permutexvar_epi16(index, table16));
+    const __m256i index = _mm256_srlv_epi16(wide, _mm256_set1_epi32(4));
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to),
+                        _mm256_permutexvar_epi16(index, _mm512_castsi512_si256(table)));
     return;
   }
   HWY_UNROLL(2)
   for (uint32_t i = 0; i < kBlock; i += 32) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + i / 2));
-    const __m512i wide = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), spread);
-    const __m512i index = _mm512_srlv_epi16(wide, down);
-    _mm512_storeu_si512(to + i, _mm512_permutexvar_epi16(index, table));
+    look_up(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), spread), table, to + i);
   }
+}
+
+// Stored K rows of blocks of 32: unit t of a block is in lane t already, no order to undo. True where
+// the row was decoded: head dims 64 and multiples of 128.
+HWY_INLINE bool decode_stored_row(const Book &book, const uint8_t *row, uint32_t blocks,
+                                  const float *scale, uint16_t *to) {
+  if (blocks == 2) {
+    const __m512i both =
+        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(row)));
+    const __m512i lanes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), both);
+    look_up(_mm512_shuffle_epi8(lanes, book.unit[0]), make_table(book, scale[0]), to);
+    look_up(_mm512_shuffle_epi8(lanes, book.unit[1]), make_table(book, scale[1]), to + 32);
+    return true;
+  }
+  if (blocks % 4 != 0) return false;
+  for (uint32_t b = 0; b < blocks; b += 4) {
+    const uint8_t *at = row + b * 4;
+    __m512i lanes;
+    if (blocks == 4) {
+      lanes = _mm512_loadu_si512(at);
+    } else {
+      const auto unit = [&](uint32_t t) HWY_ATTR {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i *>(at + t * blocks * 4));
+      };
+      lanes = _mm512_castsi128_si512(unit(0));
+      lanes = _mm512_inserti32x4(lanes, unit(1), 1);
+      lanes = _mm512_inserti32x4(lanes, unit(2), 2);
+      lanes = _mm512_inserti32x4(lanes, unit(3), 3);
+    }
+    look_up(_mm512_shuffle_epi8(lanes, book.unit[0]), make_table(book, scale[b]), to + b * 32);
+    look_up(_mm512_shuffle_epi8(lanes, book.unit[1]), make_table(book, scale[b + 1]),
+            to + b * 32 + 32);
+    look_up(_mm512_shuffle_epi8(lanes, book.unit[2]), make_table(book, scale[b + 2]),
+            to + b * 32 + 64);
+    look_up(_mm512_shuffle_epi8(lanes, book.unit[3]), make_table(book, scale[b + 3]),
+            to + b * 32 + 96);
+  }
+  return true;
 }
 
 #else
@@ -171,7 +227,9 @@ HWY_INLINE void decode_pair(const Book &book, const uint8_t *codes, float scale_
     const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i *>(codes));
     bytes = _mm256_permute4x64_epi64(_mm256_castsi128_si256(both), 0x10);
   } else {
-    bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(codes));
+    // Two loads: the codes may just have been stored by sixteen bytes.
+    const auto *at = reinterpret_cast<const __m128i *>(codes);
+    bytes = _mm256_set_m128i(_mm_loadu_si128(at + 1), _mm_loadu_si128(at));
   }
   const __m256i even = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
   const __m256i odd = _mm256_and_si256(bytes, nibble);
@@ -187,22 +245,32 @@ HWY_INLINE void decode_pair(const Book &book, const uint8_t *codes, float scale_
 
 #endif
 
+// Blocks that follow each other.
 template <uint32_t kBlock>
-HWY_INLINE void decode_row(const Book &book, const uint8_t *row, uint32_t blocks,
-                           const float *scale, uint16_t *to) {
-  uint32_t b = 0;
+HWY_INLINE void decode_blocks(const Book &book, const uint8_t *codes, size_t n, const float *scale,
+                              uint16_t *to) {
+  size_t b = 0;
 #if HWY_TARGET == HWY_AVX2
-  if (kBlock == 64) {
-    for (; b < blocks; ++b) {
-      decode_pair<64>(book, row + b * 32, scale[b], scale[b], to + b * 64);
-    }
+  constexpr size_t kAtOnce = kBlock == 64 ? 1 : 2;
+  for (; b + kAtOnce <= n; b += kAtOnce) {
+    decode_pair<kBlock>(book, codes, scale[b], scale[b + kAtOnce - 1], to);
+    codes += kAtOnce * kBlock / 2;
+    to += kAtOnce * kBlock;
   }
-  for (; b + 2 <= blocks; b += 2) {
-    decode_pair<kBlock>(book, row + b * kBlock / 2, scale[b], scale[b + 1], to + b * kBlock);
+#else
+  for (; b + 4 <= n; b += 4) {
+    HWY_UNROLL(4)
+    for (size_t i = 0; i < 4; ++i) {
+      decode_block<kBlock>(book, codes + i * kBlock / 2, scale[b + i], to + i * kBlock);
+    }
+    codes += 4 * kBlock / 2;
+    to += 4 * kBlock;
   }
 #endif
-  for (; b < blocks; ++b) {
-    decode_block<kBlock>(book, row + b * kBlock / 2, scale[b], to + b * kBlock);
+  for (; b < n; ++b) {
+    decode_block<kBlock>(book, codes, scale[b], to);
+    codes += kBlock / 2;
+    to += kBlock;
   }
 }
 
@@ -223,16 +291,28 @@ HWY_INLINE void decode_int8(const uint8_t *codes, uint32_t block, float scale, u
 // The codes of a stored K row in natural order.
 HWY_INLINE const uint8_t *natural_row(const quire_part_layout &part, const uint8_t *row,
                                       uint8_t *room) {
-  if (part.unit == 0) return row;
-#if HWY_TARGET == HWY_AVX3
-  if (part.blocks == 4 && part.unit == 8 &&
-      part.code_bits == 4) {  // a 4 x 4 transposition of words
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_store_si512(room, _mm512_permutexvar_epi32(order, _mm512_loadu_si512(row)));
-    return room;
+  const hn::FixedTag<uint32_t, 4> d;
+  const uint32_t blocks = part.blocks, unit_bytes = part.unit * part.code_bits / 8;
+  auto *to = reinterpret_cast<uint32_t *>(room);
+  const auto *from = reinterpret_cast<const uint32_t *>(row);
+  if (unit_bytes == 4 && blocks == 2) {
+    const auto a = hn::LoadU(d, from), b = hn::LoadU(d, from + 4);
+    hn::Store(hn::ConcatEven(d, b, a), d, to);
+    hn::Store(hn::ConcatOdd(d, b, a), d, to + 4);
+  } else if (unit_bytes == 4 && blocks % 4 == 0) {  // transpositions of 4 x 4 words
+    for (uint32_t b = 0; b < blocks; b += 4) {
+      const auto u0 = hn::LoadU(d, from + b), u1 = hn::LoadU(d, from + blocks + b);
+      const auto u2 = hn::LoadU(d, from + 2 * blocks + b), u3 = hn::LoadU(d, from + 3 * blocks + b);
+      const auto x0 = hn::InterleaveLower(d, u0, u2), x1 = hn::InterleaveLower(d, u1, u3);
+      const auto y0 = hn::InterleaveUpper(d, u0, u2), y1 = hn::InterleaveUpper(d, u1, u3);
+      hn::Store(hn::InterleaveLower(d, x0, x1), d, to + b * 4);
+      hn::Store(hn::InterleaveUpper(d, x0, x1), d, to + b * 4 + 4);
+      hn::Store(hn::InterleaveLower(d, y0, y1), d, to + b * 4 + 8);
+      hn::Store(hn::InterleaveUpper(d, y0, y1), d, to + b * 4 + 12);
+    }
+  } else {
+    to_natural(row, blocks, unit_bytes, room);
   }
-#endif
-  to_natural(row, part.blocks, part.unit * part.code_bits / 8, room);
   return room;
 }
 
@@ -247,16 +327,27 @@ HWY_NOINLINE void decode_rows(const quire_part_layout &part, const Codebook &cod
   for (size_t at = 0; at < n; at += step) {
     const size_t m = n - at < step ? n - at : step;
     widen_scales(part, scales + at * part.blocks * part.scale_bytes, m * part.blocks, shift, scale);
-    for (size_t r = 0; r < m; ++r) {
-      const uint8_t *row = natural_row(part, codes + (at + r) * part.row_bytes, room);
-      uint16_t *to = halves + (at + r) * part.dim;
-      const float *s = scale + r * part.blocks;
+    const uint8_t *from = codes + at * part.row_bytes;
+    uint16_t *to = halves + at * part.dim;
+    if (part.unit == 0) {  // rows are dense: one run of blocks
+      decode_blocks<kBlock>(book, from, m * part.blocks, scale, to);
+      continue;
+    }
+    const float *s = scale;
+    for (size_t r = 0; r < m; ++r, from += part.row_bytes, to += part.dim, s += part.blocks) {
+#if HWY_TARGET == HWY_AVX3
+      if (kBlock == 32 && part.code_bits == 4 &&
+          decode_stored_row(book, from, part.blocks, s, to)) {
+        continue;
+      }
+#endif
+      const uint8_t *row = natural_row(part, from, room);
       if (part.code_bits == 8) {
         for (uint32_t b = 0; b < part.blocks; ++b) {
           decode_int8(row + b * kBlock, kBlock, s[b], to + b * kBlock);
         }
       } else {
-        decode_row<kBlock>(book, row, part.blocks, s, to);
+        decode_blocks<kBlock>(book, row, part.blocks, s, to);
       }
     }
   }
