@@ -21,8 +21,8 @@ struct Row {
 quire_config config_of(const PlanArguments &a) {
   quire_config config;
   must(quire_config_init(&config));
-  must(quire_config_parse(&config, fmt::format("device={}", a.budget).c_str()));
-  if (config.device_bytes == 0) {
+  const std::string text = fmt::format("device={}", a.budget);
+  if (quire_config_parse(&config, text.c_str()) != QUIRE_OK || config.device_bytes == 0) {
     throw Trouble(fmt::format("--budget {}: a size is wanted, such as 24GiB", a.budget));
   }
   config.geometry.layers = a.layers;

@@ -25,9 +25,9 @@ std::string count(uint64_t n) {
 }
 
 std::string brief(uint64_t n) {
-  if (n < 100000) return fmt::format("{}", n);
-  double x = static_cast<double>(n) / 1000;
-  const char *unit = "kMGTPE";
+  if (n < 1000000) return count(n);
+  double x = static_cast<double>(n) / 1e6;
+  const char *unit = "MGTPE";
   for (; x >= 999.5 && unit[1] != 0; ++unit) x /= 1000;
   return three_digits(x) + *unit;
 }

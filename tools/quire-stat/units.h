@@ -8,7 +8,7 @@ namespace quire_stat {
 
 // With separators: 1,234,567.
 std::string count(uint64_t n);
-// At most six characters: 12345, 1.23M, 45.6G.
+// At most seven characters: 123,456, 1.23M, 45.6G.
 std::string brief(uint64_t n);
 // Three digits and a binary unit: 512 B, 4.25 MiB.
 std::string bytes(double n);
