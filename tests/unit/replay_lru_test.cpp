@@ -65,17 +65,19 @@ BOOST_AUTO_TEST_CASE(traces_of_one_cache_do_not_hit_each_others_pages) {
 
 BOOST_AUTO_TEST_CASE(sums_hold_on_several_threads) {
   const Trace trace = test::random_trace(11, 4000, 32);
-  for (const unsigned threads : {2u, 8u})
+  for (const Dealing dealing : {Dealing::kOrdered, Dealing::kUnordered})
     for (const uint32_t pages : {16u, 200u, 2000u}) {
       Options options = one_thread(pages);
-      options.threads = threads;
+      options.threads = 8;
+      options.dealing = dealing;
       const Result result = replay(trace, options);
       BOOST_TEST(result.requests == trace.requests.size());
       BOOST_TEST(result.referenced == trace.ids.size());
       BOOST_TEST(result.hits + result.inserted + result.duplicates + result.unindexed +
                      result.unserved ==
                  result.served);
-      BOOST_TEST(result.unserved == 0u);  // admission leaves room for all
+      // Admission leaves room for all; a stampede may find everything pinned.
+      if (dealing == Dealing::kOrdered) BOOST_TEST(result.unserved == 0u);
     }
 }
 
