@@ -77,7 +77,7 @@ BOOST_AUTO_TEST_CASE(products_are_right_and_do_not_depend_on_batch_or_threads) {
       BOOST_TEST_REQUIRE(std::equal(alone.begin(), alone.end(), row));
     }
     // Enough rows for the work to be shared between threads.
-    const size_t many = 8'000'000 / (outputs * inputs) + 1;
+    const size_t many = 16'000'000 / (outputs * inputs) + 1;
     std::vector<float> wide(many * inputs), a(many * outputs), b(many * outputs);
     for (float &value : wide) value = normal(random);
     matrix.multiply(wide.data(), many, a.data(), one);

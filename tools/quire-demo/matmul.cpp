@@ -100,8 +100,8 @@ void Matrix::multiply(const float *x, size_t rows, float *y, Workers &workers) c
     HWY_DYNAMIC_DISPATCH(multiply_panels)
     (packed_.data(), begin, end, x, rows, inputs_, y, outputs_);
   };
-  // Waking a thread costs about as much as two million multiply-adds.
-  constexpr size_t kWorthSharing = 4'000'000;
+  // Less is done sooner than a sleeping thread has woken up.
+  constexpr size_t kWorthSharing = 12'000'000;
   if (rows * outputs_ * inputs_ < kWorthSharing) {
     share(0, panels);
   } else {
