@@ -44,6 +44,7 @@
 #include "runtime/device.h"
 #include "runtime/handle.h"
 #include "runtime/keys.h"
+#include "runtime/reclaim_thread.h"
 #include "runtime/reclaimer.h"
 #include "runtime/region.h"
 #include "runtime/sequence.h"
@@ -102,7 +103,7 @@ struct PublishContext {
 void describe_lease(const Tables &tables, Handle lease, uint32_t cache_tag, uint64_t now_ms,
                     quire_lease_record *out) noexcept;
 
-class Cache final : private EvictSink {
+class Cache final : private EvictSink, private BackgroundWork {
  public:
   // device: nullptr takes the one that the config names. A test passes its adversary, which outlives
   // the cache.
@@ -265,6 +266,7 @@ class Cache final : private EvictSink {
   Status claim_for_publish(const quire_page *pages, uint32_t n, uint32_t lease_index,
                            uint32_t *claimed) noexcept;
   Status check_chain(const LeaseSlot &slot, const quire_prefix &prefix) const noexcept;
+  Status enter_space(const LeaseSlot &slot, const quire_prefix &prefix, Namespace *space) noexcept;
   Status seal_for_publish(const quire_page *pages, uint32_t n, Stream stream,
                           uint32_t stream_slot) noexcept;
   void emit_page(uint32_t kind, uint32_t page, uint32_t reason) noexcept;
@@ -272,6 +274,12 @@ class Cache final : private EvictSink {
   // ---- reclaim.cpp
   void evicted(uint32_t page, uint32_t stamp, EvictReason reason) noexcept override;
   bool is_dead(uint32_t page) noexcept override;
+  bool tick(bool woken) noexcept override;
+  bool expire_due() noexcept;
+  bool refill_pool() noexcept;
+  void wake_if_low() noexcept {
+    if (low_frames_ != 0 && tables_->frame_pool.available() < low_frames_) thread_.wake();
+  }
 
   // ---- kv.cpp
   Status check_bounds(const quire_attention_bounds &bounds) const noexcept;
@@ -301,6 +309,10 @@ class Cache final : private EvictSink {
   std::optional<SequenceTable> sequences_;
   std::unique_ptr<ScanRunner> runner_;
   std::optional<Reclaimer> reclaimer_;
+  ReclaimThread thread_;
+  uint32_t low_frames_ = 0;   // watermarks, in frames
+  uint32_t high_frames_ = 0;
+  uint64_t last_activity_ = 0;  // the thread's: what the counters summed up to at its last tick
   std::atomic<bool> expires_{false};   // some page has an absolute expiry
   std::atomic<bool> zeroing_{false};
   std::atomic<uint64_t> earliest_deadline_{UINT64_MAX};

@@ -158,6 +158,21 @@ Status Cache::check_chain(const LeaseSlot &slot, const quire_prefix &prefix) con
                    length - 1);
 }
 
+// The namespace of the prefix, pinned. A chain that goes on has the one it began with: a page of another
+// would outlive its parents when that one is evicted.
+Status Cache::enter_space(const LeaseSlot &slot, const quire_prefix &prefix,
+                          Namespace *space) noexcept {
+  if (const Status s = tables_->spaces.enter(to_key(prefix.root), space); s != Status::kOk) return s;
+  const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
+  if (tail == kNoIndex ||
+      tables_->pages[tail].space.load(std::memory_order_relaxed) == space->number) {
+    return Status::kOk;
+  }
+  tables_->spaces.leave(space->number);
+  *space = Namespace{};
+  return set_error(Status::kInvalid, "the root of the prefix is not the one of the lease's chain");
+}
+
 void Cache::keep_tokens(uint32_t page, const uint32_t *tokens) noexcept {
   if (tables_->tokens == nullptr) return;
   std::atomic<uint32_t> *at = tables_->tokens + size_t{page} * config_.page_tokens();
@@ -180,13 +195,14 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
   Namespace space;
   if (status == Status::kOk && prefix.n > length) {
     status = claim_for_publish(pages + length, prefix.n - length, handle.index, &claimed);
+    if (status == Status::kOk) status = enter_space(slot, prefix, &space);
     if (status == Status::kOk) {
       status = seal_for_publish(pages + length, claimed, options.stream, stream_slot);
+      if (status != Status::kOk) tables_->spaces.leave(space.number);
     }
-    if (status == Status::kOk) status = tables_->spaces.enter(to_key(prefix.root), &space);
   }
   uint32_t published = 0, duplicate = 0, replaced = 0;
-  if (space.number != kNoIndex) {
+  if (status == Status::kOk && space.number != kNoIndex) {
     const PublishContext context = publish_context(options.retention, stream_slot);
     uint32_t tail = slot.tail.load(std::memory_order_relaxed);
     for (uint32_t i = length; i < prefix.n; ++i) {
@@ -198,10 +214,11 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
         break;
       }
       ++published;
-      unclaim_page(page);
-      if (!found) continue;
-      ++duplicate;
-      if ((options.flags & QUIRE_PUBLISH_REPLACE) == 0) continue;
+      if (found) ++duplicate;
+      if (!found || (options.flags & QUIRE_PUBLISH_REPLACE) == 0) {
+        unclaim_page(page);
+        continue;
+      }
       unlink(page);
       drop_page(page);
       pages[i] = page_handle(tail);
@@ -282,6 +299,7 @@ Status Cache::evict_namespace(Key root) noexcept {
   tables_->spaces.bump(space.number);
   tables_->spaces.leave(space.number);
   reclaimer_->note_dead();
+  if (thread_.running()) thread_.wake();
   return Status::kOk;
 }
 

@@ -59,6 +59,19 @@ void SequenceTable::destroy(Handle handle) noexcept {
 
 // ---- helpers
 
+Status Sequences::create(Handle *handle, Sequence **out) noexcept {
+  const Status status = cache_.sequences().create(handle, out);
+  if (status == Status::kOk) {
+    cache_.region().header().sequences.fetch_add(1, std::memory_order_relaxed);
+  }
+  return status;
+}
+
+void Sequences::destroy(Handle handle) noexcept {
+  cache_.sequences().destroy(handle);
+  cache_.region().header().sequences.fetch_sub(1, std::memory_order_relaxed);
+}
+
 Status Sequences::enter(quire_seq seq, Handle *handle, Sequence **out) noexcept {
   if (!unpack_handle(HandleKind::kSequence, cache_.tag(), seq, handle)) {
     return set_error(Status::kStale, "sequence %016llx is none of this cache",
@@ -166,7 +179,7 @@ Status Sequences::open(const quire_key &root, const uint32_t *tokens, size_t n_t
   if (const Status s = cache_.find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
   Handle handle;
   Sequence *s = nullptr;
-  if (const Status status = cache_.sequences().create(&handle, &s); status != Status::kOk) {
+  if (const Status status = create(&handle, &s); status != Status::kOk) {
     return status;
   }
   s->root = root;
@@ -182,7 +195,7 @@ Status Sequences::open(const quire_key &root, const uint32_t *tokens, size_t n_t
   Status status = keep_extras(*s, options.extra, options.n_extra);
   if (status == Status::kOk) status = acquire(*s, tokens, n_tokens, options, &found);
   if (status != Status::kOk) {
-    cache_.sequences().destroy(handle);
+    destroy(handle);
     return status;
   }
   hit->pages = found.pages;
@@ -205,7 +218,7 @@ Status Sequences::close(quire_seq seq, const quire_retention *retention) {
     return status;
   }
   for (size_t i = s->chain; i < s->pages.size(); ++i) drop_share(s->pages[i]);
-  cache_.sequences().destroy(handle);
+  destroy(handle);
   return Status::kOk;
 }
 
@@ -371,7 +384,7 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
   Handle from, to;
   Sequence *s = nullptr, *f = nullptr;
   if (const Status status = enter(seq, &from, &s); status != Status::kOk) return status;
-  Status status = cache_.sequences().create(&to, &f);
+  Status status = create(&to, &f);
   if (status != Status::kOk) {
     cache_.sequences().leave(from);
     return status;
@@ -406,7 +419,7 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
   if (status != Status::kOk) {
     for (uint32_t i = s->chain; i < shared_pages; ++i) drop_share(f->pages[i]);
     if (leased) static_cast<void>(cache_.release(f->lease, nullptr));
-    cache_.sequences().destroy(to);
+    destroy(to);
   } else {
     f->root = s->root;
     f->chain = s->chain;

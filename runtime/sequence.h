@@ -117,6 +117,9 @@ class Sequences {
   Status close(quire_seq seq, const quire_retention *retention);
 
  private:
+  // The table's, and counted where a reader from outside sees it.
+  Status create(Handle *handle, Sequence **out) noexcept;
+  void destroy(Handle handle) noexcept;
   Status enter(quire_seq seq, Handle *handle, Sequence **out) noexcept;
   Status acquire(Sequence &s, const uint32_t *tokens, size_t n_tokens,
                  const quire_seq_options &options, quire_hit *hit);
