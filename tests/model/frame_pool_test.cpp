@@ -145,6 +145,33 @@ BOOST_AUTO_TEST_CASE(a_word_that_runs_dry_while_it_is_refilled_is_found_again) {
   BOOST_TEST(executions > 100U);
 }
 
+// The hint over a word can be wrong while its writer is stopped; the numbers are found all the same.
+BOOST_AUTO_TEST_CASE(a_walker_stopped_over_a_wrong_hint_hides_nothing) {
+  uint64_t executions = 0;
+  for (uint64_t n = 0; n < 16; ++n) {
+    executions += explore(2, [n](Scheduler &s) {
+      // Word 0 is dry and its hint set; one number is free in word 1.
+      World world(128, 128);
+      std::vector<uint32_t> all, walkers, others;
+      walkers.reserve(8);
+      all.resize(128);
+      world.pool.alloc(128, all.data());
+      const uint32_t last = 127, low[] = {5, 6};
+      world.pool.free(&last, 1);
+      s.spawn([&] { world.pool.free(low, 2); });
+      // Not the first thread: its cursor is the one that has taken all, and stands at word 1.
+      const uint32_t walker = s.spawn([&] { world.alloc(1, walkers); });
+      s.spawn([&] {
+        uint32_t ids[2];
+        world.pool.alloc(2, ids);
+      });
+      s.stop(walker, n);
+      s.run();
+    });
+  }
+  BOOST_TEST(executions > 100U);
+}
+
 // Promise 6, for the pool.
 BOOST_AUTO_TEST_CASE(a_thread_stopped_at_any_atomic_stops_nobody) {
   uint64_t stops = 0;

@@ -100,10 +100,17 @@ class World {
     pool.format();
   }
 
+  // One life of a page: what a history is about. A page number that was recycled is another page.
+  static uint32_t life(uint32_t page, uint32_t generation) { return page | generation << 16; }
+  uint32_t life_of_pinned(uint32_t page) {
+    return page == kNone ? kNone : life(page, table.generation(page));
+  }
+
   uint32_t find(uint32_t k) {
     const uint64_t begin = ++clock;
     const uint32_t page = index.find_and_pin(key_of(k));
-    history.push_back({begin, ++clock, Did::kFind, k, page});
+    const uint64_t end = ++clock;
+    history.push_back({begin, end, Did::kFind, k, life_of_pinned(page)});
     if (page != kNone) {
       check_pinned(page, k);
       check_pinned(page, k);
@@ -123,13 +130,13 @@ class World {
     const Insert result = index.insert(key_of(k), page);
     const uint64_t end = ++clock;
     if (result.status == Insert::kInserted) {
-      history.push_back({begin, end, Did::kInsert, k, page});
+      history.push_back({begin, end, Did::kInsert, k, life(page, generation)});
       check_pinned(page, k);
       table.unpin(page);
       return page;
     }
     if (result.status == Insert::kFound) {
-      history.push_back({begin, end, Did::kFoundOther, k, result.page});
+      history.push_back({begin, end, Did::kFoundOther, k, life_of_pinned(result.page)});
       require(result.page != page, "found itself");
       check_pinned(result.page, k);
       table.unpin(result.page);
@@ -147,7 +154,7 @@ class World {
     const uint64_t begin = ++clock;
     if (!table.begin_evict(page, seen.generation)) return false;
     const auto k = static_cast<uint32_t>(table[page].key_lo.load() - 1);
-    history.push_back({begin, ++clock, Did::kEvict, k, page});
+    history.push_back({begin, ++clock, Did::kEvict, k, life(page, seen.generation)});
     require(content[page] == k + 1, "evicted other content");
     content[page] = 0;
     require(index.erase(page, key_of(k)), "a visible page was not in the index");
