@@ -35,6 +35,7 @@ Cache::Cache(const quire_allocator &allocator) noexcept : tag_(next_tag()), pid_
 }
 
 Cache::~Cache() {
+  thread_.stop();
   reclaimer_.reset();
   if (streams_) streams_->close();
   sequences_.reset();
@@ -121,7 +122,10 @@ Status Cache::build(const quire_config &config, Device *device) noexcept {
   if (const Status s = sequences_->open(config_.values.max_sequences); s != Status::kOk) return s;
   if (const Status s = build_reclaimer(); s != Status::kOk) return s;
   region_.finish();
-  return Status::kOk;
+  // Last: from here on the cache has two threads.
+  const uint32_t period = config_.values.epoch_ms;
+  if (period != QUIRE_NO_TIMER) return thread_.start(period, this);
+  return low_frames_ != 0 ? thread_.start(0, this) : Status::kOk;
 }
 
 Status Cache::close(Cache *cache) noexcept {
@@ -194,6 +198,8 @@ Status Cache::stream_remove(Stream stream) noexcept {
 Status Cache::step() noexcept {
   streams_->step();
   after_advance();
+  // Where the cache has no timer, its steps are what TTLs are kept by.
+  if (config_.values.epoch_ms == QUIRE_NO_TIMER) expire_due();
   tables_->stats.add(Counter::steps_total);
   return Status::kOk;
 }

@@ -149,7 +149,8 @@ class Cache final : private EvictSink, private BackgroundWork {
 
   // ---- seal.cpp
   Status seal(const quire_page *pages, uint32_t n, Stream stream) noexcept;
-  Status seal_claimed(const uint32_t *pages, uint32_t n, Stream stream,
+  // Pages by number; what a handle has above its index is not looked at.
+  Status seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
                       uint32_t stream_slot) noexcept;
   Status unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
   Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;

@@ -41,7 +41,10 @@ void *Cache::frame_address(FrameClass c, uint32_t frame) const noexcept {
 Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
                           uint32_t *frames) noexcept {
   FrameClassView f = frame_class(c);
-  if (f.pool->alloc(n, frames)) return Status::kOk;
+  if (f.pool->alloc(n, frames)) {
+    wake_if_low();
+    return Status::kOk;
+  }
   if (n > f.pool->capacity()) return refuse_frames(c, n);
   for (int round = 0; round < kRounds; ++round) {
     streams_->poll();

@@ -252,17 +252,7 @@ Status Cache::seal_for_publish(const quire_page *pages, uint32_t n, Stream strea
   }
   if (open == 0) return Status::kOk;
   if (const Status s = ensure_frames(FrameClass::kSealed, open); s != Status::kOk) return s;
-  uint32_t batch[16];
-  uint32_t count = 0;
-  for (uint32_t i = 0; i < n; ++i) {
-    const auto page = static_cast<uint32_t>(pages[i]);
-    const PageDescriptor &d = tables_->pages[page];
-    if ((d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0) batch[count++] = page;
-    if (count == 0 || (count < std::size(batch) && i + 1 < n)) continue;
-    if (const Status s = seal_claimed(batch, count, stream, stream_slot); s != Status::kOk) return s;
-    count = 0;
-  }
-  return Status::kOk;
+  return seal_claimed(pages, n, stream, stream_slot);
 }
 
 PublishContext Cache::publish_context(const quire_retention *retention,

@@ -1,4 +1,8 @@
-// How the cache and its reclaimer meet: what an eviction does to the cache, and who asks for one.
+// How the cache and its reclaimer meet: what an eviction does to the cache, who asks for one, and what the cache's own
+// thread does at a tick.
+//
+// A tick moves the clock only if somebody used the cache since the last one, or a frame waits in limbo: an idle cache
+// keeps its epochs, and the thread rests longer and longer (runtime/reclaim_thread.h).
 #include "runtime/cache.h"
 
 namespace quire {
@@ -20,6 +24,11 @@ Status Cache::build_reclaimer() noexcept {
   parts.runner = runner_.get();
   const bool lru = config_.values.policy == QUIRE_POLICY_LRU;
   reclaimer_.emplace(parts, lru ? PolicyTable::lru() : PolicyTable::by_priority());
+  const auto share = [this](float part) {
+    return static_cast<uint32_t>(static_cast<double>(part) * config_.shape.frames);
+  };
+  low_frames_ = share(config_.values.low_watermark);
+  high_frames_ = share(config_.values.high_watermark);
   return Status::kOk;
 }
 
@@ -54,6 +63,40 @@ uint32_t Cache::reclaim(uint32_t frames) noexcept {
   if (reclaimer_->expiry_due(now)) evicted = reclaimer_->expire(now).total();
   if (evicted < frames) evicted += reclaimer_->reclaim(frames - evicted);
   return evicted;
+}
+
+bool Cache::expire_due() noexcept {
+  const uint64_t now = now_ms();
+  return reclaimer_->expiry_due(now) && reclaimer_->expire(now).total() != 0;
+}
+
+// From the low watermark up to the high one.
+bool Cache::refill_pool() noexcept {
+  const uint32_t available = tables_->frame_pool.available();
+  if (low_frames_ == 0 || available >= low_frames_) return false;
+  return reclaimer_->reclaim(high_frames_ - available) != 0;
+}
+
+bool Cache::tick(bool /*woken*/) noexcept {
+  const Stats &stats = tables_->stats;
+  const uint64_t activity = stats.total(Counter::acquires_total) +
+                            stats.total(Counter::releases_total) +
+                            stats.total(Counter::pages_freed_total) +
+                            stats.total(Counter::pages_published_total);
+  const bool used = activity != last_activity_;
+  last_activity_ = activity;
+  const bool waiting = tables_->limbo.count() + tables_->open_limbo.count() != 0;
+  if ((used || waiting) && config_.values.epoch_ms != QUIRE_NO_TIMER) {
+    streams_->step(true);
+    after_advance();
+  } else {
+    const uint64_t now = now_ms();
+    region_.header().now_ms.store(now, std::memory_order_relaxed);
+    if (earliest_deadline_.load(std::memory_order_relaxed) <= now) sweep_leases(now);
+  }
+  const bool expired = expire_due();
+  const bool refilled = refill_pool();
+  return used || expired || refilled;
 }
 
 }  // namespace quire
