@@ -55,36 +55,74 @@ Status Cache::enqueue_seal(const uint32_t *from, const uint32_t *to, const uint3
   });
 }
 
-// Open pages whose busy flags the caller holds; the others of `pages` are left out already.
-Status Cache::seal_claimed(const uint32_t *pages, uint32_t n, Stream stream,
+// The open ones among pages whose busy flags the caller holds, all or none. Between its steps the frame that a page
+// is encoded into stands in the page's ready_epoch, which means nothing in a private page.
+Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
                            uint32_t stream_slot) noexcept {
   Tables &t = *tables_;
-  for (uint32_t done = 0; done < n;) {
-    const uint32_t count = std::min(n - done, kBatch);
-    uint32_t from[kBatch], to[kBatch], index[kBatch];
-    Status status = take_frames(FrameClass::kSealed, count, stream_slot, to);
-    if (status != Status::kOk) return status;
+  // f(page numbers, how many) for batches of open pages among the first n; until one is refused.
+  const auto in_batches = [&](uint32_t among, auto &&f) {
+    uint32_t batch[kBatch];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < among; ++i) {
+      const auto page = static_cast<uint32_t>(pages[i]);
+      if (is_open(page)) batch[count++] = page;
+      if (count == 0 || (count < kBatch && i + 1 < among)) continue;
+      if (const Status s = f(batch, count); s != Status::kOk) return s;
+      count = 0;
+    }
+    return Status::kOk;
+  };
+  uint32_t taken = 0, enqueued = 0;
+  Status status = in_batches(n, [&](const uint32_t *batch, uint32_t count) {
+    uint32_t to[kBatch];
+    const Status s = take_frames(FrameClass::kSealed, count, stream_slot, to);
+    if (s != Status::kOk) return s;
     for (uint32_t i = 0; i < count; ++i) {
-      const PageDescriptor &d = t.pages[pages[done + i]];
-      from[i] = d.frame.load(std::memory_order_relaxed);
-      index[i] = d.depth.load(std::memory_order_relaxed);
+      t.pages[batch[i]].ready_epoch.store(to[i], std::memory_order_relaxed);
     }
-    status = enqueue_seal(from, to, index, count, stream);
-    if (status != Status::kOk) {
-      t.stats.add(Counter::device_errors_total);
-      give_back(FrameClass::kSealed, to, count);
-      return status;
-    }
-    for (uint32_t i = 0; i < count; ++i) {
-      PageDescriptor &d = t.pages[pages[done + i]];
-      d.frame.store(to[i], std::memory_order_relaxed);
-      d.flags.fetch_xor(kPageOpen | kPageSealed, std::memory_order_release);
-      retire_frame(FrameClass::kOpen, from[i], clock_epoch(), zeroing());
-    }
-    t.stats.add(Counter::pages_sealed_total, count);
-    done += count;
+    taken += count;
+    return Status::kOk;
+  });
+  if (status == Status::kOk) {
+    status = in_batches(n, [&](const uint32_t *batch, uint32_t count) {
+      uint32_t from[kBatch], to[kBatch], index[kBatch];
+      for (uint32_t i = 0; i < count; ++i) {
+        const PageDescriptor &d = t.pages[batch[i]];
+        from[i] = d.frame.load(std::memory_order_relaxed);
+        to[i] = d.ready_epoch.load(std::memory_order_relaxed);
+        index[i] = d.depth.load(std::memory_order_relaxed);
+      }
+      const Status s = enqueue_seal(from, to, index, count, stream);
+      if (s == Status::kOk) {
+        enqueued += count;
+      } else {
+        t.stats.add(Counter::device_errors_total);
+      }
+      return s;
+    });
   }
-  return Status::kOk;
+  uint32_t done = 0;
+  const bool good = status == Status::kOk;
+  static_cast<void>(in_batches(n, [&](const uint32_t *batch, uint32_t count) {
+    for (uint32_t i = 0; i < count && done < taken; ++i, ++done) {
+      PageDescriptor &d = t.pages[batch[i]];
+      const uint32_t to = d.ready_epoch.load(std::memory_order_relaxed);
+      if (good) {
+        const uint32_t from = d.frame.load(std::memory_order_relaxed);
+        d.frame.store(to, std::memory_order_relaxed);
+        d.flags.fetch_xor(kPageOpen | kPageSealed, std::memory_order_release);
+        retire_frame(FrameClass::kOpen, from, clock_epoch(), zeroing());
+      } else if (done < enqueued) {
+        retire_frame(FrameClass::kSealed, to, clock_epoch(), zeroing());  // its encoder will run
+      } else {
+        give_back(FrameClass::kSealed, &to, 1);
+      }
+    }
+    return Status::kOk;
+  }));
+  if (good) t.stats.add(Counter::pages_sealed_total, done);
+  return status;
 }
 
 Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept {
@@ -105,16 +143,12 @@ Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept 
     ++claimed;
     break;
   }
-  // Frames for all are asked for first, so that a shortage changes nothing.
+  // Frames for all are asked for first, so that a shortage costs nothing.
   if (status == Status::kOk && open > 0) status = ensure_frames(FrameClass::kSealed, open);
-  for (uint32_t i = 0; i < claimed && status == Status::kOk; ++i) {
-    const auto page = static_cast<uint32_t>(pages[i]);
-    const uint16_t flags = t.pages[page].flags.load(std::memory_order_relaxed);
-    if ((flags & kPageOpen) != 0) {
-      status = seal_claimed(&page, 1, stream, stream_slot);
-    } else if (!config_.has_open) {
-      t.pages[page].flags.fetch_or(kPageSealed, std::memory_order_relaxed);
-    }
+  if (status == Status::kOk && open > 0) status = seal_claimed(pages, n, stream, stream_slot);
+  for (uint32_t i = 0; i < claimed && status == Status::kOk && !config_.has_open; ++i) {
+    tables_->pages[static_cast<uint32_t>(pages[i])].flags.fetch_or(kPageSealed,
+                                                                   std::memory_order_relaxed);
   }
   for (uint32_t i = 0; i < claimed; ++i) unclaim_page(static_cast<uint32_t>(pages[i]));
   return status;

@@ -272,7 +272,7 @@ Status Sequences::append(quire_seq seq, uint32_t n, quire_stream stream, int64_t
 Status Sequences::own_and_seal(Sequence &s, uint32_t first, uint32_t last, Stream stream,
                                uint32_t stream_slot) {
   if (!cache_.config().has_open) return Status::kOk;
-  HeapVector<uint32_t> open(cache_.heap());
+  HeapVector<quire_page> open(cache_.heap());
   if (!open.try_reserve(last - first)) {
     return set_error(Status::kNomem, "no memory to seal %u pages", last - first);
   }
