@@ -145,7 +145,9 @@ BOOST_FIXTURE_TEST_CASE(frames_that_are_lost_or_held_twice_are_found, Fixture) {
 }
 
 BOOST_FIXTURE_TEST_CASE(an_index_that_names_the_wrong_page_is_found, Fixture) {
-  with(tables.pages[child].key_lo, uint64_t{12345}, "prefix index");
+  // The lowest bit is part of the bin's number, whatever the size of the index.
+  auto &key = tables.pages[child].key_lo;
+  with(key, key.load() ^ 1, "prefix index");
 }
 
 BOOST_FIXTURE_TEST_CASE(an_evicted_namespace_and_expired_pages_are_no_damage, Fixture) {

@@ -86,7 +86,7 @@ std::string plan_text(const PlanArguments &a) {
                        bytes(static_cast<double>(p.metadata_bytes)), count(p.tokens));
   }
   out +=
-      "\nopen: pages being written are kept in f16 frames of their own, out of the same budget.\n"
+      "\nopen: frames for pages that are being written, in f16, out of the same budget.\n"
       "metadata: in host memory, beside the budget.\n";
   return out;
 }
