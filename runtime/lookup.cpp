@@ -74,11 +74,17 @@ void Cache::cut_unready(uint32_t *tail, uint32_t *n, Stream stream, uint32_t str
   uint32_t below = 0;  // pages between the tail and `page`
   while (page != kNoIndex) {
     const PageDescriptor &d = t.pages[page];
-    const uint16_t writer = d.writer.load(std::memory_order_relaxed);
+    // acquire: pairs with the release below: what the writer wrote is there for us, too.
+    const uint16_t writer = d.writer.load(std::memory_order_acquire);
     if (writer == 0) return;
     const uint32_t slot = writer - 1u;
     const uint64_t epoch = t.clock.widen(d.ready_epoch.load(std::memory_order_relaxed));
-    if (streams_->ready(slot, epoch)) return;
+    // No page was published in the future: such an epoch is so old that its half word has wrapped.
+    if (epoch > t.clock.now() || streams_->ready(slot, epoch)) {
+      // Ready for good; so a page that is used is asked once, and never in its old age.
+      t.pages[page].writer.store(0, std::memory_order_release);
+      return;
+    }
     bool waits = slot == stream_slot;
     if (!waits && stream != nullptr && streams_->wait_for(slot, epoch, stream) == Status::kOk) {
       t.stats.add(Counter::stream_waits_total);
@@ -143,6 +149,13 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
     t.leases.close(handle.index);
     return s;
   }
+  // A hit is a chain from its first page on: what follows walks it by parents, n steps.
+  if (n > 0 && t.pages[tail].depth.load(std::memory_order_relaxed) != n - 1) {
+    drop_pin(tail);
+    clear_lease(t.leases.slot(handle.index));
+    t.leases.close(handle.index);
+    return set_error(Status::kInvalid, "prefix.keys is no chain: key %u is of another place in one", n - 1);
+  }
   if (n > 0) cut_unready(&tail, &n, options.stream, stream_slot);
   if (n > 0 && t.tokens != nullptr) cut_mismatch(prefix, &tail, &n);
   if (pages != nullptr) {
@@ -152,7 +165,12 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   fill_lease(handle, options, tail, n);
   t.stats.add(Counter::acquires_total);
   t.stats.record(Histogram::chain_hit_pages, n);
-  if (n > 0) t.stats.record(Histogram::reuse_gap_epochs, clock_epoch() - t.clock.widen(t.pages.stamp(tail)));
+  if (n > 0) {
+    // Another holder may stamp the page with an epoch that began after we read the clock.
+    const uint64_t now = clock_epoch();
+    const uint64_t last = widen_epoch(now, t.pages.stamp(tail));
+    t.stats.record(Histogram::reuse_gap_epochs, now > last ? now - last : 0);
+  }
   t.stats.add(Counter::prefix_queries_total, uint64_t{prefix.n} * config_.page_tokens());
   t.stats.add(Counter::prefix_hits_total, uint64_t{n} * config_.page_tokens());
   if (hit != nullptr) {
