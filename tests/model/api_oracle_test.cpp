@@ -21,7 +21,7 @@ constexpr uint64_t kOperations = 125000;
 #endif
 constexpr uint64_t kSeeds = 4;
 
-#define GEOMETRY "device=cpu,layers=1,kv_heads=1,head_dim=16,page_tokens=16,max_streams=4,"
+#define GEOMETRY "device=cpu,layers=1,kv_heads=1,head_dim=16,page_tokens=16,max_streams=16,"
 constexpr const char *kPlain =
     GEOMETRY "format=f32,device_pages=24,max_leases=12,max_sequences=5,max_namespaces=8";
 constexpr const char *kHalf =

@@ -223,13 +223,17 @@ ApiWalk::Forecast ApiWalk::forecast(uint32_t sealed, uint32_t open) const {
   return f;
 }
 
-bool ApiWalk::settle(const Forecast &f, quire_status status) {
-  const std::string why = status == QUIRE_OK ? "" : quire_last_error();
-  called(status);
-  const uint32_t evicted = oracle_.sync_evictions([&](quire_page page) {
+uint32_t ApiWalk::sync() {
+  return oracle_.sync_evictions([&](quire_page page) {
     auto record = sized<quire_page_record>();
     return quire_page_info(cache_, page, &record) == QUIRE_OK;
   });
+}
+
+bool ApiWalk::settle(const Forecast &f, quire_status status) {
+  const std::string why = status == QUIRE_OK ? "" : quire_last_error();
+  called(status);
+  const uint32_t evicted = sync();
   const bool armed = disarm();
   if (!setup_.streams) {
     if (status == QUIRE_OK) {

@@ -78,6 +78,7 @@ class ApiWalk {
   Forecast forecast(uint32_t sealed, uint32_t open) const;
   // Evictions are taken over; the status is judged. True: the call succeeded.
   bool settle(const Forecast &f, quire_status status);
+  uint32_t sync();
   void expect(bool good, const char *what);
   void expect_status(quire_status got, quire_status want, const char *what);
   void arm();
@@ -115,7 +116,8 @@ class ApiWalk {
   void seq_truncate();
   void seq_look();
   void seq_close();
-  void seq_commit_done(quire_seq seq, const std::vector<uint32_t> *tokens, uint32_t n);
+  void seq_commit_done(quire_seq seq, const std::vector<uint32_t> *tokens, uint32_t n,
+                       quire_stream stream);
   std::map<quire_seq, OracleSequence>::iterator some_sequence();
   std::shared_ptr<OracleShare> take_share(bool open);
   void drop_share(std::shared_ptr<OracleShare> &share);

@@ -474,6 +474,9 @@ void ApiWalk::clock() {
     stale_leases_.push_back(lease);
     oracle_.release(lease);
   }
+  // What has died goes, nothing else.
+  const uint32_t dying = oracle_.dying();
+  expect(sync() <= dying, "a step evicted a page that lives");
 }
 
 void ApiWalk::stream_calls() {

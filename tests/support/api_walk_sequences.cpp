@@ -43,8 +43,12 @@ std::vector<int32_t> ApiWalk::table_of(quire_seq seq) {
 
 void ApiWalk::fresh_frames(const std::vector<int32_t> &before, quire_seq seq, quire_stream stream) {
   if (!setup_.streams) return;
-  for (const int32_t entry : table_of(seq)) {
-    if (std::find(before.begin(), before.end(), entry) == before.end()) fresh_frame(entry, stream);
+  // Frames of the chain are others' as well, and may be read by anybody.
+  const auto table = table_of(seq);
+  for (size_t i = chain_of(sequences_.at(seq)); i < table.size(); ++i) {
+    if (std::find(before.begin(), before.end(), table[i]) == before.end()) {
+      fresh_frame(table[i], stream);
+    }
   }
 }
 
@@ -205,13 +209,14 @@ void ApiWalk::seq_commit() {
     drop_share(page);
     page = take_share(false);
   }
+  seq_commit_done(at->first, with_tokens ? &tokens : nullptr, n, stream);
   fresh_frames(before, at->first, stream);
-  seq_commit_done(at->first, with_tokens ? &tokens : nullptr, n);
   check_sequence(at->first);
 }
 
 // What became full is published, as far as the index takes it.
-void ApiWalk::seq_commit_done(quire_seq seq, const std::vector<uint32_t> *tokens, uint32_t n) {
+void ApiWalk::seq_commit_done(quire_seq seq, const std::vector<uint32_t> *tokens, uint32_t n,
+                              quire_stream stream) {
   OracleSequence &s = sequences_.at(seq);
   OracleLease &l = oracle_.leases.at(s.lease);
   const uint64_t first = s.committed / page_tokens_;
@@ -250,9 +255,11 @@ void ApiWalk::seq_commit_done(quire_seq seq, const std::vector<uint32_t> *tokens
       page.used_ms = oracle_.now_ms;
       if (parent != 0) page.expiry_ms = oracle_.published.at(parent).expiry_ms;
       tail = chain[i];
-      // The stream of the commit; that it is ready is looked at through acquire.
       expect(oracle_.published.count(tail) == 0, "commit took a page that was published");
-      if (setup_.streams) page.writer = nullptr;
+      page.writer = stream;
+      page.written = stream == nullptr ? 0 : device_.position(stream);
+      // Coded just now; a plain page has been ours all along.
+      if (has_open_) fresh_frame(info(tail).frame, stream);
       oracle_.publish(tail, page);
       --oracle_.shared_pages;  // the frame is a published page's from here on
       s.pages.front()->shares = 0;
@@ -290,6 +297,11 @@ void ApiWalk::seq_fork() {
     disarm();
     expect_status(status, QUIRE_E_NOMEM, "fork beyond a limit");
     return compare();
+  }
+  // A fork that fails late has held a lease on the chain for a moment, and so used it.
+  if (status != QUIRE_OK && chain > 0) {
+    const quire_page tail = oracle_.leases.at(from.lease).chain.back();
+    if (info(tail).age_epochs == 0) oracle_.touch(tail);
   }
   if (!settle(f, status)) return check_sequence(at->first);
   OracleSequence s = from;
