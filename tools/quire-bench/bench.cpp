@@ -71,7 +71,7 @@ const std::vector<Benchmark> &benchmarks() {
 
 double run_threads(unsigned n, const std::function<void(unsigned)> &fn) {
   if (n == 1) {
-    const Stopwatch watch;
+    const CpuStopwatch watch;
     fn(0);
     return watch.ns();
   }

@@ -63,7 +63,7 @@ class FilledCache {
     return p;
   }
 
-  // Publishes n new pages; returns the ns that quire_publish alone took.
+  // Publishes n new pages; returns the ns of processor time that quire_publish alone took.
   double publish_chain(const quire_key *keys, uint32_t n) {
     quire_prefix p = prefix(keys, n);
     handles_.resize(n);
@@ -76,7 +76,7 @@ class FilledCache {
     check(quire_alloc(cache_, n, &options, handles_.data()), "quire_alloc");
     quire_publish_result result;
     QUIRE_INIT(&result);
-    const Stopwatch watch;
+    const CpuStopwatch watch;
     check(quire_publish(cache_, lease, &p, handles_.data(), nullptr, &result), "quire_publish");
     const double ns = watch.ns();
     check(quire_release(cache_, lease, nullptr), "quire_release");
