@@ -210,6 +210,9 @@ quire_status quire_lease_clone(quire_cache *c, quire_lease lease, uint32_t pages
     quire_acquire_options o;
     if (out == nullptr) return set_error(Status::kInvalid, "out is NULL");
     if (const Status s = quire::read_optional(opt, "opt", &o); s != Status::kOk) return s;
+    if ((o.flags & ~QUIRE_ACQUIRE_REVOCABLE) != 0) {
+      return set_error(Status::kInvalid, "opt.flags: unknown bits in %#x", o.flags);
+    }
     return cache.clone(lease, pages, o, out);
   });
 }

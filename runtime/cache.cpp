@@ -214,9 +214,27 @@ void Cache::after_advance() noexcept {
   if (earliest_deadline_.load(std::memory_order_relaxed) <= now) sweep_leases(now);
 }
 
+// Takes a lease back unless its deadline was moved since. When it must be looked at again; UINT64_MAX: never.
+uint64_t Cache::revoke_late(Handle lease, uint64_t now) noexcept {
+  if (const Status s = tables_->leases.enter(lease); s != Status::kOk) {
+    return s == Status::kBusy ? now + 1 : UINT64_MAX;  // in the middle of a call; or gone
+  }
+  const LeaseSlot &slot = tables_->leases.slot(lease.index);
+  const uint64_t deadline = slot.deadline_ms.load(std::memory_order_relaxed);
+  const bool revocable = (slot.flags.load(std::memory_order_relaxed) & QUIRE_ACQUIRE_REVOCABLE) != 0;
+  if (deadline == 0 || deadline > now || !revocable) {
+    tables_->leases.leave(lease.index);
+    return deadline == 0 ? UINT64_MAX : std::max(deadline, now + 1);
+  }
+  if (end_lease(lease, nullptr) != Status::kOk) return now + 1;
+  tables_->stats.add(Counter::leases_revoked_total);
+  return UINT64_MAX;
+}
+
 // Reports leases that are late; takes back those that are late and revocable.
 void Cache::sweep_leases(uint64_t now) noexcept {
-  earliest_deadline_.store(UINT64_MAX, std::memory_order_relaxed);
+  // acq_rel: pairs with set_deadline(): a lease whose deadline this takes away is seen below.
+  earliest_deadline_.exchange(UINT64_MAX, std::memory_order_acq_rel);
   uint64_t next = UINT64_MAX;
   Handle lease;
   for (uint32_t at = 0; tables_->leases.next(at, &lease); at = lease.index + 1) {
@@ -236,11 +254,7 @@ void Cache::sweep_leases(uint64_t now) noexcept {
       tables_->events.push(event);
     }
     if ((slot.flags.load(std::memory_order_relaxed) & QUIRE_ACQUIRE_REVOCABLE) == 0) continue;
-    if (release(pack_handle(HandleKind::kLease, tag_, lease), nullptr) == Status::kOk) {
-      tables_->stats.add(Counter::leases_revoked_total);
-    } else {
-      next = std::min(next, now + 1);  // in the middle of a call; again at the next tick
-    }
+    next = std::min(next, revoke_late(lease, now));
   }
   uint64_t earliest = earliest_deadline_.load(std::memory_order_relaxed);
   while (next < earliest &&

@@ -121,6 +121,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status acquire(const quire_prefix &prefix, const quire_acquire_options &options,
                  quire_page *pages, quire_hit *hit, quire_lease *lease) noexcept;
   Status release(quire_lease lease, const quire_retention *retention) noexcept;
+  // The same for a sequence's own, which release() refuses.
+  Status release_owned(quire_lease lease, const quire_retention *retention) noexcept;
   Status clone(quire_lease lease, uint32_t pages, const quire_acquire_options &options,
                quire_lease *out) noexcept;
   Status shorten(quire_lease lease, uint32_t pages) noexcept;
@@ -128,6 +130,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status lease_info(quire_lease lease, quire_lease_record *out) noexcept;
   Status lease_next(quire_lease *lease) noexcept;
   Status enter_lease(quire_lease lease, Handle *out) noexcept;
+  // The same, where it is no sequence's: what callers may publish on, hang pages on and release.
+  Status enter_own_lease(quire_lease lease, Handle *out) noexcept;
   Alive alive() const noexcept;
 
   // ---- pages.cpp
@@ -220,6 +224,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status build_reclaimer() noexcept;
   void after_advance() noexcept;
   void sweep_leases(uint64_t now) noexcept;
+  uint64_t revoke_late(Handle lease, uint64_t now) noexcept;
 
   // ---- lookup.cpp
   Status pin_tail(const Key *keys, uint32_t *n, uint32_t *tail) noexcept;
@@ -231,6 +236,7 @@ class Cache final : private EvictSink, private BackgroundWork {
                   uint32_t n) noexcept;
   void set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept;
   Status find_lease(quire_lease lease, Handle *out) const noexcept;
+  Status end_lease(Handle handle, const quire_retention *retention) noexcept;
   void drop_pin(uint32_t page) noexcept;
 
   // ---- pages.cpp

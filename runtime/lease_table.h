@@ -40,6 +40,10 @@ static_assert(sizeof(LeaseSlot) == 64);
 
 using LeaseTable = SlotTable<LeaseSlot>;
 
+// Beside the flags of quire_acquire_options: the lease of a sequence, whose chain and end are the sequence's.
+inline constexpr uint32_t kLeaseOfSequence = uint32_t{1} << 31;
+inline constexpr uint32_t kLeaseFlags = kLeaseOfSequence - 1;  // those of callers
+
 // The state of a lease on nothing; the word is the table's.
 inline void clear_lease(LeaseSlot &s) noexcept {
   s.tail.store(kNoIndex, std::memory_order_relaxed);

@@ -19,6 +19,15 @@
 #include "runtime/cache.h"
 
 namespace quire {
+namespace {
+
+// As far as signed milliseconds go: "remaining" is one.
+uint64_t deadline_after(uint64_t now_ms, uint64_t ms) noexcept {
+  constexpr auto kLatest = static_cast<uint64_t>(INT64_MAX) - 1;
+  return now_ms >= kLatest || ms > kLatest - now_ms ? kLatest : now_ms + ms;
+}
+
+}  // namespace
 
 Alive Cache::alive() const noexcept {
   // Reading a clock costs more than a lookup; caches without absolute TTLs never pay for it.
@@ -212,7 +221,7 @@ void Cache::fill_lease(Handle handle, const quire_acquire_options &options, uint
   slot.flags.store(options.flags, std::memory_order_relaxed);
   const uint64_t taken = options.deadline_ms == 0 ? coarse_ms() : now_ms();
   slot.taken_ms.store(taken, std::memory_order_relaxed);
-  if (options.deadline_ms != 0) set_deadline(slot, taken + options.deadline_ms);
+  if (options.deadline_ms != 0) set_deadline(slot, deadline_after(taken, options.deadline_ms));
 }
 
 void Cache::set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept {
@@ -220,8 +229,10 @@ void Cache::set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept {
   slot.late.store(0, std::memory_order_relaxed);
   // The sweep for late leases runs when the earliest deadline has passed; ours may be earlier.
   uint64_t earliest = earliest_deadline_.load(std::memory_order_relaxed);
+  // release: pairs with the exchange in sweep_leases(): a sweep that takes this away sees the lease.
   while (deadline_ms != 0 && deadline_ms < earliest &&
          !earliest_deadline_.compare_exchange_weak(earliest, deadline_ms,
+                                                   std::memory_order_release,
                                                    std::memory_order_relaxed)) {
   }
 }
@@ -237,10 +248,29 @@ Status Cache::enter_lease(quire_lease lease, Handle *out) noexcept {
   return tables_->leases.enter(*out);
 }
 
+Status Cache::enter_own_lease(quire_lease lease, Handle *out) noexcept {
+  if (const Status s = enter_lease(lease, out); s != Status::kOk) return s;
+  LeaseSlot &slot = tables_->leases.slot(out->index);
+  if ((slot.flags.load(std::memory_order_relaxed) & kLeaseOfSequence) == 0) return Status::kOk;
+  tables_->leases.leave(out->index);
+  return set_error(Status::kInvalid, "this lease belongs to a sequence, and ends with it");
+}
+
 Status Cache::release(quire_lease lease, const quire_retention *retention) noexcept {
   if (const Status s = check_retention(retention, false); s != Status::kOk) return s;
   Handle handle;
+  if (const Status s = enter_own_lease(lease, &handle); s != Status::kOk) return s;
+  return end_lease(handle, retention);
+}
+
+Status Cache::release_owned(quire_lease lease, const quire_retention *retention) noexcept {
+  Handle handle;
   if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
+  return end_lease(handle, retention);
+}
+
+// By who is inside; who is outside again where this fails.
+Status Cache::end_lease(Handle handle, const quire_retention *retention) noexcept {
   LeaseSlot &slot = tables_->leases.slot(handle.index);
   if (const Status s = free_private_pages(slot); s != Status::kOk) {
     tables_->leases.leave(handle.index);
@@ -251,6 +281,8 @@ Status Cache::release(quire_lease lease, const quire_retention *retention) noexc
     if (retention != nullptr) retain(tail, *retention);
     drop_pin(tail);
   }
+  // The next owner is live before it has filled the slot: a sweep then finds no deadline of ours.
+  clear_lease(slot);
   tables_->leases.close(handle.index);
   tables_->stats.add(Counter::releases_total);
   return Status::kOk;
@@ -327,7 +359,7 @@ Status Cache::renew(quire_lease lease, uint64_t deadline_ms) noexcept {
   Handle handle;
   if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
   LeaseSlot &slot = tables_->leases.slot(handle.index);
-  set_deadline(slot, deadline_ms == 0 ? 0 : now_ms() + deadline_ms);
+  set_deadline(slot, deadline_ms == 0 ? 0 : deadline_after(now_ms(), deadline_ms));
   tables_->leases.leave(handle.index);
   return Status::kOk;
 }
@@ -358,7 +390,7 @@ void describe_lease(const Tables &tables, Handle lease, uint32_t cache_tag, uint
   const LeaseSlot &slot = tables.leases.slot(lease.index);
   out->pages = slot.pages.load(std::memory_order_relaxed);
   out->private_pages = slot.private_pages.load(std::memory_order_relaxed);
-  out->flags = slot.flags.load(std::memory_order_relaxed);
+  out->flags = slot.flags.load(std::memory_order_relaxed) & kLeaseFlags;
   out->owner = slot.owner.load(std::memory_order_relaxed);
   const uint64_t taken = slot.taken_ms.load(std::memory_order_relaxed);
   out->age_ms = now_ms > taken ? now_ms - taken : 0;

@@ -327,7 +327,7 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
   if (const Status s = find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
   Handle lease;
   if (options.lease != 0) {
-    if (const Status s = enter_lease(options.lease, &lease); s != Status::kOk) return s;
+    if (const Status s = enter_own_lease(options.lease, &lease); s != Status::kOk) return s;
   }
   const bool open = config_.has_open && (options.flags & QUIRE_ALLOC_SEALED) == 0;
   const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;

@@ -187,7 +187,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
   if (const Status s = find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
   if (const Status s = check_retention(options.retention, true); s != Status::kOk) return s;
   Handle handle;
-  if (const Status s = enter_lease(lease, &handle); s != Status::kOk) return s;
+  if (const Status s = enter_own_lease(lease, &handle); s != Status::kOk) return s;
   LeaseSlot &slot = tables_->leases.slot(handle.index);
   const uint32_t length = slot.pages.load(std::memory_order_relaxed);
   Status status = check_chain(slot, prefix);

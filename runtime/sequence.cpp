@@ -159,6 +159,7 @@ Status Sequences::acquire(Sequence &s, const uint32_t *tokens, size_t n_tokens,
   prefix.keys = keys.data();
   prefix.tokens = tokens;
   quire_acquire_options acquire = {};
+  acquire.flags = kLeaseOfSequence;
   acquire.owner = options.owner;
   acquire.deadline_ms = options.deadline_ms;
   acquire.stream = options.stream;
@@ -213,7 +214,7 @@ Status Sequences::close(quire_seq seq, const quire_retention *retention) {
     return status;
   }
   if (const Status status = enter(seq, &handle, &s); status != Status::kOk) return status;
-  if (const Status status = cache_.release(s->lease, retention); status != Status::kOk) {
+  if (const Status status = cache_.release_owned(s->lease, retention); status != Status::kOk) {
     cache_.sequences().leave(handle);
     return status;
   }
@@ -400,6 +401,7 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
   }
   if (status == Status::kOk) {
     quire_acquire_options options = {};
+    options.flags = kLeaseOfSequence;
     options.owner = s->owner;
     options.deadline_ms = s->deadline_ms;
     status = cache_.clone(s->lease, s->chain, options, &f->lease);
@@ -418,7 +420,7 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
   }
   if (status != Status::kOk) {
     for (uint32_t i = s->chain; i < shared_pages; ++i) drop_share(f->pages[i]);
-    if (leased) static_cast<void>(cache_.release(f->lease, nullptr));
+    if (leased) static_cast<void>(cache_.release_owned(f->lease, nullptr));
     destroy(to);
   } else {
     f->root = s->root;
