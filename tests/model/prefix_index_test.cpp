@@ -251,7 +251,7 @@ BOOST_AUTO_TEST_CASE(a_late_finder_never_pins_a_page_whose_publish_is_undecided)
     s.run();
     world.check_at_rest();
   });
-  BOOST_TEST(executions > 1000U);
+  BOOST_TEST(executions > 100U);
 }
 
 // The same where the slot in which the finder saw the page holds a valid entry again, another key's.
@@ -274,7 +274,7 @@ BOOST_AUTO_TEST_CASE(a_late_finder_is_not_fooled_by_another_entry_in_its_slot) {
     s.run();
     world.check_at_rest();
   });
-  BOOST_TEST(executions > 1000U);
+  BOOST_TEST(executions > 100U);
 }
 
 BOOST_AUTO_TEST_CASE(two_publishers_of_one_key_get_one_page) {
@@ -287,7 +287,7 @@ BOOST_AUTO_TEST_CASE(two_publishers_of_one_key_get_one_page) {
     require(world.index.size() == 1, "two entries");
     world.check_at_rest();
   });
-  BOOST_TEST(executions > 1000U);
+  BOOST_TEST(executions > 100U);
 }
 
 BOOST_AUTO_TEST_CASE(a_key_can_be_published_while_its_old_page_is_evicted) {
@@ -299,7 +299,7 @@ BOOST_AUTO_TEST_CASE(a_key_can_be_published_while_its_old_page_is_evicted) {
     s.run();
     world.check_at_rest();
   });
-  BOOST_TEST(executions > 1000U);
+  BOOST_TEST(executions > 100U);
 }
 
 BOOST_AUTO_TEST_CASE(pins_beyond_half_of_the_range_are_refused_and_undone) {
@@ -480,7 +480,7 @@ BOOST_AUTO_TEST_CASE(a_live_page_takes_over_the_key_of_a_dead_one) {
     require(got[0] == got[1] && world.index.peek(key_of(0), alive) == got[0], "two live pages");
     require(world.index.size() == 2 && world.index.validate(alive), "index invalid");
   });
-  BOOST_TEST(executions > 1000U);
+  BOOST_TEST(executions > 100U);
 }
 
 BOOST_AUTO_TEST_CASE(gather_ends_where_a_page_is_not_the_parent_of_the_next) {

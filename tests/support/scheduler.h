@@ -20,7 +20,7 @@
 //
 // A failed seed is printed with the trace (thread, operation, address, value), and run alone with
 // QUIRE_SEED=<seed>; QUIRE_SEEDS=<n> changes how many are tried. Sanitizer builds run a tenth of
-// them, and say so: they are there for the memory errors, the interleavings are the same.
+// them, and explore with one preemption less, and say so: they are there for the memory errors, the interleavings are the same.
 //
 // Threads are fibers (ucontext) of one real thread. Interleavings are sequentially consistent: what
 // a weaker memory order would allow is not explored here; ThreadSanitizer in tests/stress sees that.
@@ -404,6 +404,12 @@ template <class Case>
 uint64_t explore(uint32_t preemptions, const Case &one_case) {
   Path path;
   uint64_t executions = 0;
+#if defined(QUIRE_MODEL_SANITIZED)
+  if (preemptions > 1) {
+    --preemptions;
+    std::printf("sanitizer build: executions with at most %u preemptions, one less\n", preemptions);
+  }
+#endif
   do {
     ++executions;
     try {
