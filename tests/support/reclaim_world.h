@@ -35,7 +35,7 @@ inline Key child_key(const Key &parent, uint64_t id) {
 }
 
 template <class A = StdAtomics, class Orders = EvictOrders>
-class ReclaimWorld : public EvictSink {
+class ReclaimWorld final : public EvictSink {
  public:
   using Pages = PageTable<A>;
   using Index = PrefixIndex<A>;

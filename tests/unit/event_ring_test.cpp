@@ -115,7 +115,7 @@ BOOST_FIXTURE_TEST_CASE(with_threads_every_event_comes_once_and_gaps_are_drops, 
   for (uint64_t p = 0; p < kProducers; ++p) {
     threads.emplace_back([&, p] {
       uint64_t mine = 0;
-      for (uint64_t i = 0; i < kEvents; ++i) mine += ring.push(event(p * kEvents + i)) ? 1 : 0;
+      for (uint64_t i = 0; i < kEvents; ++i) mine += ring.push(event(p * kEvents + i)) ? 1U : 0U;
       kept += mine;
       --producing;
     });

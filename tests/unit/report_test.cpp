@@ -122,7 +122,7 @@ class Exposition {
       if (equals == std::string::npos || !is_name(text.substr(at, equals - at)))
         fail("labels: " + text);
       for (at = equals + 2; at < text.size() && text[at] != '"'; ++at)
-        at += text[at] == '\\' ? 1 : 0;
+        at += text[at] == '\\' ? 1U : 0U;
       if (at + 1 >= text.size()) fail("a label without end: " + text);
       if (text[at + 1] == '}' && at + 2 == text.size()) return;
       if (text[at + 1] != ',') fail("labels: " + text);
