@@ -62,21 +62,39 @@ BOOST_AUTO_TEST_CASE(relative_squared_error_on_normal_values) {
   BOOST_TEST(dq64 <= 0.0075);
 }
 
+// The promised mean is 0.9970. At 4.25 bits both the block codec alone and pages (whose values are rotated
+// first) come to 0.99686 in the mean: the goal is missed by 0.00014, and the test says so.
 BOOST_AUTO_TEST_CASE(cosine_on_the_four_classic_distributions) {
   // What the prototype reported for each; and the mean that is promised.
   const std::pair<const char *, double> prototype[] = {
       {"small", 0.9926}, {"normal", 0.9939}, {"uniform", 0.9964}, {"bimodal", 0.9959}};
   auto random = make_random(12);
-  double mean = 0;
+  const PageSet one(wide(), QUIRE_FORMAT_NF4, 1);
+  const quire_part_layout &part = one.codec->sealed.v;
+  double pages = 0, codec = 0;
   for (const auto &[kind, before] : prototype) {
-    const double cosine = round_trip(QUIRE_FORMAT_NF4, draw(kind, random), true).cosine;
-    std::printf("nf4, %s: cosine %.5f\n", kind, cosine);
+    const std::vector<float> x = draw(kind, random);
+    const size_t rows = x.size() / part.dim;
+    const RowKernels &rk = row_kernels();
+    std::vector<uint8_t> codes(rows * part.row_bytes), scales(rows * part.blocks);
+    std::vector<uint16_t> halves(x.size());
+    std::vector<float> back(x.size());
+    const uint32_t exponent = exponent_byte(rk.absmax(x.data(), x.size()));
+    rk.encode(part, one.codec->book, x.data(), rows, exponent, true, codes.data(), scales.data());
+    rk.decode(part, one.codec->book, codes.data(), scales.data(), rows, exponent, halves.data());
+    rk.widen(DType::kF16, halves.data(), back.data(), back.size());
+    const double alone = compare(x.data(), back.data(), back.size()).cosine;
+    const double cosine = round_trip(QUIRE_FORMAT_NF4, x, true).cosine;
+    std::printf("nf4, %s: cosine of the block codec %.5f, of pages %.5f\n", kind, alone, cosine);
     BOOST_TEST(cosine >= before, kind << ": " << cosine);
-    mean += cosine / 4;
+    BOOST_TEST(alone >= before, kind << ": " << alone);
+    pages += cosine / 4;
+    codec += alone / 4;
   }
-  std::printf("mean cosine %.5f, goal 0.9970\n", mean);
-  BOOST_WARN_MESSAGE(mean >= 0.9970, "the mean cosine falls short of 0.9970: " << mean);
-  BOOST_TEST(mean >= 0.9968);
+  std::printf("mean cosine %.5f of the block codec, %.5f of pages\n", codec, pages);
+  BOOST_WARN_MESSAGE(pages >= 0.9970, "the mean cosine falls short of 0.9970: " << pages);
+  BOOST_TEST(codec >= 0.9968);
+  BOOST_TEST(pages >= 0.9968);
 }
 
 BOOST_AUTO_TEST_CASE(keys_with_large_constant_channels_keep_their_difference_at_128k) {
