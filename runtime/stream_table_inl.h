@@ -81,7 +81,7 @@ Status StreamTable<A, O>::add(Stream stream, uint32_t rank, uint32_t flags,
     return set_error(Status::kInvalid, "stream %p names no definite queue", stream);
   }
   if (const Status s = device_->validate_stream(stream); s != Status::kOk) return s;
-  uint32_t mine;
+  uint32_t mine = kNone;
   if (const Status s = take_slot(stream, &mine); s != Status::kOk) return s;
   Slot &me = slot_[mine];
   // Events are made here, so that a step needs none: it has less that can fail.
