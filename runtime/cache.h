@@ -59,6 +59,8 @@ inline constexpr uint16_t kPageOpen = 1;    // its frame is an open one
 inline constexpr uint16_t kPageSealed = 2;  // encoded
 inline constexpr uint16_t kPageLossy = 4;   // decoded from a sealed page
 inline constexpr uint16_t kPageBusy = 8;    // a verb works on this private page
+inline constexpr uint16_t kPageForked = 16;  // a sequence's page that another one copied or shared
+inline constexpr uint16_t kPageBehind = 16;  // may be ready before a page above it is (publish.cpp)
 
 enum class FrameClass : uint32_t { kSealed = 0, kOpen = 1 };
 
@@ -97,6 +99,8 @@ struct PublishContext {
   uint64_t expiry_ms;  // UINT64_MAX: none asked
   uint64_t epoch;      // of readiness and of the first stamp
   uint16_t writer;     // stream slot + 1; 0: the data is complete
+  Stream stream;       // the same
+  bool reads;          // the page of somebody else is read in place of ours: it must be ready
 };
 
 // What the report of leases says of one; from inside or from outside.
@@ -162,9 +166,12 @@ class Cache final : private EvictSink, private BackgroundWork {
   // ---- publish.cpp
   Status publish(quire_lease lease, const quire_prefix &prefix, quire_page *pages,
                  const quire_publish_options &options, quire_publish_result *result) noexcept;
+  // Whether work on the stream may read a published page; makes the stream wait for its writer where it can.
+  bool readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
   Status publish_page(uint32_t page, const Key &key, const Namespace &space,
                       const PublishContext &context, uint32_t *tail, bool *found) noexcept;
-  PublishContext publish_context(const quire_retention *retention, uint32_t stream_slot) noexcept;
+  PublishContext publish_context(const quire_retention *retention, Stream stream,
+                                 uint32_t stream_slot) noexcept;
   void keep_tokens(uint32_t page, const uint32_t *tokens) noexcept;
   Status namespace_set(Key root, const quire_namespace &settings) noexcept;
   Status evict_namespace(Key root) noexcept;
@@ -248,12 +255,14 @@ class Cache final : private EvictSink, private BackgroundWork {
   bool take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
   void retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept;
   void give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept;
+  void put_back(FrameClass c, const uint32_t *frames, uint32_t n) noexcept;
   void drain_limbo() noexcept;
   Status find_page(quire_page handle, uint32_t *page) const noexcept;
   Status claim_page(quire_page handle, uint32_t *page) noexcept;
   void unclaim_page(uint32_t page) noexcept;
   void init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t index) noexcept;
   void link(uint32_t lease_index, uint32_t page) noexcept;
+  void link_first(uint32_t lease_index, uint32_t page) noexcept;
   void unlink(uint32_t page) noexcept;
   Status free_private_pages(LeaseSlot &slot) noexcept;
   Status enter_lease_of(uint32_t page, uint64_t token) noexcept;
@@ -263,15 +272,19 @@ class Cache final : private EvictSink, private BackgroundWork {
 
   // ---- seal.cpp
   kernels::Frames kernel_frames() const noexcept;
+  void note_writer(uint32_t page, uint32_t stream_slot) noexcept;
   Status enqueue_seal(const uint32_t *from, const uint32_t *to, const uint32_t *index, uint32_t n,
                       Stream stream) noexcept;
 
   // ---- publish.cpp
   void retain(uint32_t page, const quire_retention &retention) noexcept;
+  bool ready_above(uint32_t parent, uint16_t writer) const noexcept;
   void describe_page(uint32_t page, uint32_t parent, const Namespace &space,
                      const PublishContext &context) noexcept;
+  bool may_follow(uint32_t page, uint32_t ours, uint32_t parent,
+                  const PublishContext &context) noexcept;
   Status claim_for_publish(const quire_page *pages, uint32_t n, uint32_t lease_index,
-                           uint32_t *claimed) noexcept;
+                           uint32_t first, uint32_t *claimed) noexcept;
   Status check_chain(const LeaseSlot &slot, const quire_prefix &prefix) const noexcept;
   Status enter_space(const LeaseSlot &slot, const quire_prefix &prefix, Namespace *space) noexcept;
   Status seal_for_publish(const quire_page *pages, uint32_t n, Stream stream,
@@ -322,6 +335,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   uint64_t last_activity_ = 0;  // the thread's: what the counters summed up to at its last tick
   std::atomic<bool> expires_{false};   // some page has an absolute expiry
   std::atomic<bool> zeroing_{false};
+  // What all streams had passed when an eviction for the caller's sake last gave limbo frames only.
+  std::atomic<uint64_t> fed_limbo_at_{0};
   std::atomic<uint64_t> earliest_deadline_{UINT64_MAX};
 };
 

@@ -7,8 +7,8 @@
 //   1. n    = length of the run of present, live keys          O(log n) probes; a child never outlives its parent
 //   2. tail = pin(key[n - 1]); an eviction in between shortens n and tries again
 //   3. while tail's writer has not passed (runtime/stream_table.h): make the caller's stream wait for it, or
-//      cut: pin the parent, unpin the tail. A child is never ready before its parent, so the walk ends at
-//      the first ready page.
+//      cut: pin the parent, unpin the tail. The walk ends at the first ready page that is not marked
+//      as published behind one that was not (runtime/publish.cpp): all above it is ready
 //   4. compare token ids, where the cache keeps them; cut before the first that differs
 //   5. gather the page numbers, where the caller asked for them
 //
@@ -81,19 +81,23 @@ void Cache::cut_unready(uint32_t *tail, uint32_t *n, Stream stream, uint32_t str
   Tables &t = *tables_;
   uint32_t page = *tail;
   uint32_t below = 0;  // pages between the tail and `page`
+  bool all_ready = true;
   while (page != kNoIndex) {
-    const PageDescriptor &d = t.pages[page];
+    PageDescriptor &d = t.pages[page];
     // acquire: pairs with the release below: what the writer wrote is there for us, too.
     const uint16_t writer = d.writer.load(std::memory_order_acquire);
-    if (writer == 0) return;
     const uint32_t slot = writer - 1u;
     const uint64_t epoch = t.clock.widen(d.ready_epoch.load(std::memory_order_relaxed));
     // No page was published in the future: such an epoch is so old that its half word has wrapped.
-    if (epoch > t.clock.now() || streams_->ready(slot, epoch)) {
+    if (writer == 0 || epoch > t.clock.now() || streams_->ready(slot, epoch)) {
       // Ready for good; so a page that is used is asked once, and never in its old age.
-      t.pages[page].writer.store(0, std::memory_order_release);
-      return;
+      if (writer != 0) d.writer.store(0, std::memory_order_release);
+      if ((d.flags.load(std::memory_order_relaxed) & kPageBehind) == 0) break;
+      page = d.parent.load(std::memory_order_relaxed);
+      ++below;
+      continue;
     }
+    all_ready = false;
     bool waits = slot == stream_slot;
     if (!waits && stream != nullptr && streams_->wait_for(slot, epoch, stream) == Status::kOk) {
       t.stats.add(Counter::stream_waits_total);
@@ -114,6 +118,11 @@ void Cache::cut_unready(uint32_t *tail, uint32_t *n, Stream stream, uint32_t str
     if (*tail == kNoIndex) *n = 0;
     page = *tail;
     below = 0;
+  }
+  // What is ready stays so: the next hit that ends here need not look above.
+  if (all_ready && *tail != kNoIndex &&
+      (t.pages[*tail].flags.load(std::memory_order_relaxed) & kPageBehind) != 0) {
+    t.pages[*tail].flags.fetch_and(static_cast<uint16_t>(~kPageBehind), std::memory_order_release);
   }
 }
 

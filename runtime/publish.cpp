@@ -47,6 +47,19 @@ void Cache::retain(uint32_t page, const quire_retention &retention) noexcept {
   pages.set_class(page, cls);
 }
 
+// Whether a page behind `parent` that `writer` (0: nobody any more) writes is never ready before the parent and all
+// above it. Not so where another stream still writes the parent: two streams computed the same prefix, and the one
+// whose page was not taken has gone on behind the other's.
+bool Cache::ready_above(uint32_t parent, uint16_t writer) const noexcept {
+  const PageDescriptor &d = tables_->pages[parent];
+  if ((d.flags.load(std::memory_order_relaxed) & kPageBehind) != 0) return false;
+  // acquire: pairs with the release in cut_unready().
+  const uint16_t of_parent = d.writer.load(std::memory_order_acquire);
+  if (of_parent == 0 || of_parent == writer) return true;
+  const uint64_t epoch = tables_->clock.widen(d.ready_epoch.load(std::memory_order_relaxed));
+  return streams_->ready(of_parent - 1u, epoch);
+}
+
 // Everything a descriptor says of a page that is about to be published, but its key.
 void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space,
                           const PublishContext &context) noexcept {
@@ -63,8 +76,16 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
   d.space.store(space.number, std::memory_order_relaxed);
   d.space_generation.store(space.generation, std::memory_order_relaxed);
   d.expiry_ms.store(expiry, std::memory_order_relaxed);
-  d.writer.store(context.writer, std::memory_order_relaxed);
-  d.ready_epoch.store(static_cast<uint32_t>(context.epoch), std::memory_order_relaxed);
+  // A page that was sealed has its writer already: the encoder, which came after all others.
+  if (d.writer.load(std::memory_order_relaxed) == 0) {
+    d.writer.store(context.writer, std::memory_order_relaxed);
+    d.ready_epoch.store(static_cast<uint32_t>(context.epoch), std::memory_order_relaxed);
+  }
+  if (parent != kNoIndex && !ready_above(parent, context.writer)) {
+    d.flags.fetch_or(kPageBehind, std::memory_order_relaxed);
+  } else {
+    d.flags.fetch_and(static_cast<uint16_t>(~kPageBehind), std::memory_order_relaxed);
+  }
   pages.set_stamp(page, static_cast<uint32_t>(context.epoch));
   pages.set_class(page, with_priority(0, 1));
   pages.set_idle_ttl_ms(page, 0);
@@ -79,6 +100,40 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
     if (!expires_.load(std::memory_order_relaxed)) expires_.store(true, std::memory_order_release);
     reclaimer_->note_ttl();
   }
+}
+
+bool Cache::readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept {
+  const PageDescriptor &d = tables_->pages[page];
+  const uint16_t writer = d.writer.load(std::memory_order_acquire);
+  if (writer == 0 || writer - 1u == stream_slot) return true;
+  const uint64_t epoch = tables_->clock.widen(d.ready_epoch.load(std::memory_order_relaxed));
+  if (streams_->ready(writer - 1u, epoch)) return true;
+  if (stream == nullptr || streams_->wait_for(writer - 1u, epoch, stream) != Status::kOk) return false;
+  tables_->stats.add(Counter::stream_waits_total);
+  return true;
+}
+
+// Whether the canonical page of a key, pinned, may stand in the chain for ours. Not where it hangs on another page than
+// our tail, which died meanwhile: then the chain would hold the new one, and our caller's handles name the old. And not
+// where its token ids are others, or it is to be read and cannot be yet.
+bool Cache::may_follow(uint32_t page, uint32_t ours, uint32_t parent,
+                       const PublishContext &context) noexcept {
+  const Tables &t = *tables_;
+  if (t.pages[page].parent.load(std::memory_order_relaxed) != parent) return false;
+  if (t.tokens != nullptr) {
+    const size_t words = config_.page_tokens();
+    const bool same = std::equal(t.tokens + page * words, t.tokens + (page + 1) * words,
+                                 t.tokens + ours * words, [](const auto &a, const auto &b) {
+                                   return a.load(std::memory_order_relaxed) ==
+                                          b.load(std::memory_order_relaxed);
+                                 });
+    if (!same) {
+      tables_->stats.add(Counter::token_mismatches_total);
+      return false;
+    }
+  }
+  return !context.reads ||
+         readable(page, context.stream, context.writer == 0 ? kNoIndex : context.writer - 1u);
 }
 
 // One step: page `page` with `key` behind `*tail`. kOk: *tail moved on, *found tells a page of
@@ -97,6 +152,7 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   }
   // From here on the descriptor's expiry word means an expiry; the lease's list lets go of the page.
   const uint32_t lease = t.pages[page].lease.load(std::memory_order_relaxed);
+  const uint16_t writer = t.pages[page].writer.load(std::memory_order_relaxed);
   unlink(page);
   describe_page(page, parent, space, context);
   const Insert result = t.index.insert(key, page, alive);
@@ -106,11 +162,15 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   } else {
     t.pages[page].expiry_ms.store(links, std::memory_order_relaxed);
     t.pages[page].parent.store(kNoIndex, std::memory_order_relaxed);
-    t.pages[page].writer.store(0, std::memory_order_relaxed);
-    if (lease != kNoIndex) link(lease, page);
+    t.pages[page].writer.store(writer, std::memory_order_relaxed);
+    if (lease != kNoIndex) link_first(lease, page);
     t.spaces.drop_page(space.number);
     if (parent != kNoIndex) t.pages.drop_child(parent);
     if (result.status != Insert::kFound) return Status::kAgain;
+    if (!may_follow(result.page, page, parent, context)) {
+      drop_pin(result.page);
+      return Status::kAgain;
+    }
     t.stats.add(Counter::pages_duplicate_total);
   }
   *found = result.status == Insert::kFound;
@@ -119,13 +179,14 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   return Status::kOk;
 }
 
-// The private pages that a publish is asked for: valid, of one lease or none, not lossy, claimed.
+// The private pages that a publish is asked for: valid, of one lease or none, not lossy, claimed. The first one's place in
+// the chain is `first`.
 Status Cache::claim_for_publish(const quire_page *pages, uint32_t n, uint32_t lease_index,
-                                uint32_t *claimed) noexcept {
+                                uint32_t first, uint32_t *claimed) noexcept {
   for (*claimed = 0; *claimed < n; ++*claimed) {
     uint32_t page = 0;
     if (const Status s = claim_page(pages[*claimed], &page); s != Status::kOk) return s;
-    const PageDescriptor &d = tables_->pages[page];
+    PageDescriptor &d = tables_->pages[page];
     const uint32_t lease = d.lease.load(std::memory_order_relaxed);
     const uint16_t flags = d.flags.load(std::memory_order_relaxed);
     Status status = Status::kOk;
@@ -138,6 +199,8 @@ Status Cache::claim_for_publish(const quire_page *pages, uint32_t n, uint32_t le
       unclaim_page(page);
       return status;
     }
+    // An open page is encoded for the place that it gets.
+    if ((flags & kPageOpen) != 0) d.depth.store(first + *claimed, std::memory_order_relaxed);
   }
   return Status::kOk;
 }
@@ -194,7 +257,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
   uint32_t claimed = 0;
   Namespace space;
   if (status == Status::kOk && prefix.n > length) {
-    status = claim_for_publish(pages + length, prefix.n - length, handle.index, &claimed);
+    status = claim_for_publish(pages + length, prefix.n - length, handle.index, length, &claimed);
     if (status == Status::kOk) status = enter_space(slot, prefix, &space);
     if (status == Status::kOk) {
       status = seal_for_publish(pages + length, claimed, options.stream, stream_slot);
@@ -203,7 +266,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
   }
   uint32_t published = 0, duplicate = 0, replaced = 0;
   if (status == Status::kOk && space.number != kNoIndex) {
-    const PublishContext context = publish_context(options.retention, stream_slot);
+    const PublishContext context = publish_context(options.retention, options.stream, stream_slot);
     uint32_t tail = slot.tail.load(std::memory_order_relaxed);
     for (uint32_t i = length; i < prefix.n; ++i) {
       const auto page = static_cast<uint32_t>(pages[i]);
@@ -215,7 +278,8 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
       }
       ++published;
       if (found) ++duplicate;
-      if (!found || (options.flags & QUIRE_PUBLISH_REPLACE) == 0) {
+      if (!found || (options.flags & QUIRE_PUBLISH_REPLACE) == 0 ||
+          !readable(tail, options.stream, stream_slot)) {
         unclaim_page(page);
         continue;
       }
@@ -255,11 +319,12 @@ Status Cache::seal_for_publish(const quire_page *pages, uint32_t n, Stream strea
   return seal_claimed(pages, n, stream, stream_slot);
 }
 
-PublishContext Cache::publish_context(const quire_retention *retention,
+PublishContext Cache::publish_context(const quire_retention *retention, Stream stream,
                                       uint32_t stream_slot) noexcept {
-  PublishContext context{retention, UINT64_MAX, clock_epoch(), 0};
+  PublishContext context{retention, UINT64_MAX, clock_epoch(), 0, stream, false};
   if (retention != nullptr && retention->absolute_ttl_ms != 0) {
-    context.expiry_ms = now_ms() + retention->absolute_ttl_ms;
+    const uint64_t now = now_ms();
+    if (retention->absolute_ttl_ms < UINT64_MAX - now) context.expiry_ms = now + retention->absolute_ttl_ms;
   }
   if (stream_slot != kNoIndex) {
     context.writer = static_cast<uint16_t>(stream_slot + 1);
@@ -285,7 +350,11 @@ Status Cache::namespace_set(Key root, const quire_namespace &settings) noexcept 
 
 Status Cache::evict_namespace(Key root) noexcept {
   Namespace space;
-  if (!tables_->spaces.enter_existing(root, &space)) return Status::kOk;
+  bool busy = false;
+  if (!tables_->spaces.enter_existing(root, &space, &busy)) {
+    if (!busy) return Status::kOk;
+    return set_error(Status::kBusy, "too many calls are inside this namespace");
+  }
   tables_->spaces.bump(space.number);
   tables_->spaces.leave(space.number);
   reclaimer_->note_dead();

@@ -107,6 +107,7 @@ void ApiWalk::finish() {
     expect_status(quire_stream_remove(cache_, added_.back()), QUIRE_OK, "remove at the end");
     added_.pop_back();
   }
+  device_.hold_events(false);
   device_.delay_events(0);
   device_.set_spurious(0);
   device_.pump();
