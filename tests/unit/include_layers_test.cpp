@@ -7,7 +7,7 @@
 //   kernels     kernels, include
 //   allocators  allocators, kernels, include
 //   runtime     runtime, allocators, kernels, include
-//   tools       the same tool, include; quire-bench anything but tests
+//   tools       the same tool, tools/common, include; quire-bench anything but tests
 //
 // An include is resolved as the compiler would: beside the includer, from the root, from include/.
 // What resolves to no file of the repository is another library's header, and has to be written
@@ -83,7 +83,7 @@ bool layer_allows(const std::string &includer, const std::string &included) {
   const std::string to = layer_of(included);
   if (from == "tests") return true;
   if (from == "tools/quire-bench") return to != "tests";
-  if (from.starts_with("tools")) return to == from || to == "include";
+  if (from.starts_with("tools")) return to == from || to == "tools/common" || to == "include";
   const auto row = table.find(from);
   return row != table.end() && row->second.contains(to);
 }
