@@ -87,6 +87,9 @@ BOOST_AUTO_TEST_CASE(an_idle_ttl_takes_pages_back_and_never_adds_hits) {
   Options options = one_thread(5000);
   options.idle_ttl_ms = 500;
   const Result idle = replay(trace, options);
+  const Result again = replay(trace, options);
+  BOOST_TEST(again.request_hits == idle.request_hits, boost::test_tools::per_element());
+  BOOST_TEST(again.expired == idle.expired);
   options.idle_ttl_ms = 0;
   options.absolute_ttl_ms = 500;
   const Result absolute = replay(trace, options);
