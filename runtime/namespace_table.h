@@ -131,9 +131,9 @@ class NamespaceTable {
     table_[number].space_generation.fetch_add(1, std::memory_order_release);
   }
 
-  // The same where it exists; creates nothing.
-  bool enter_existing(const Key &root, Namespace *out) noexcept {
-    const uint32_t number = index_.find_and_pin(root);
+  // The same where it exists; creates nothing. *busy: it is there, with too many callers inside.
+  bool enter_existing(const Key &root, Namespace *out, bool *busy) noexcept {
+    const uint32_t number = index_.find_and_pin(root, AlwaysAlive{}, busy);
     if (number == kNoIndex) return false;
     *out = describe(number);
     return true;

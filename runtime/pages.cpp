@@ -53,8 +53,14 @@ Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
     if (stream_slot != kNoIndex && take_from_limbo(c, n, stream_slot, frames)) return Status::kOk;
     if (c == FrameClass::kOpen) break;
     const uint32_t available = f.pool->available();
+    // Where the last eviction only fed limbo, another one does, too, until a reader has moved.
+    const auto coming = [&f] { return uint64_t{f.pool->available()} + f.limbo->count(); };
+    if (coming() >= n && streams_->min_passed() <= fed_limbo_at_.load(std::memory_order_relaxed)) break;
     if (reclaim(n > available ? n - available : 1) == 0 && f.pool->available() < n) break;
     if (f.pool->alloc(n, frames)) return Status::kOk;
+    if (coming() < n) continue;  // somebody else took them
+    fed_limbo_at_.store(streams_->min_passed(), std::memory_order_relaxed);
+    break;
   }
   if (f.pool->alloc(n, frames)) return Status::kOk;
   return refuse_frames(c, n);
@@ -95,12 +101,14 @@ bool Cache::take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot,
                             uint32_t *frames) noexcept {
   FrameClassView f = frame_class(c);
   const auto free = [this, c](const uint32_t *some, size_t m) { give_back(c, some, m); };
-  const uint64_t epoch = clock_epoch();
-  uint32_t got = f.limbo->take(n, streams_->min_passed_except(stream_slot), frames, free);
+  // The others have passed this epoch, and all that take() gives retired by then.
+  const uint64_t epoch = streams_->min_passed_except(stream_slot);
+  uint32_t got = f.limbo->take(n, epoch, frames, free);
   // A frame that must be zeroed first is zeroed by the host, behind its last reader: it waits.
   for (uint32_t i = 0; i < got;) {
     if ((f.flags[frames[i]].load(std::memory_order_relaxed) & kFrameZero) != 0) {
       f.limbo->push(frames[i], epoch, free);
+      streams_->want(epoch);  // later, perhaps, than what was asked for when it retired
       frames[i] = frames[--got];
     } else {
       ++i;
@@ -108,6 +116,7 @@ bool Cache::take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot,
   }
   if (got == n || (got > 0 && f.pool->alloc(n - got, frames + got))) return true;
   for (uint32_t i = 0; i < got; ++i) f.limbo->push(frames[i], epoch, free);
+  if (got > 0) streams_->want(epoch);
   return false;
 }
 
@@ -132,6 +141,12 @@ void Cache::give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept {
     f.flags[frames[i]].store(0, std::memory_order_relaxed);
   }
   f.pool->free(frames, n);
+}
+
+// Frames from take_frames() that were not used. A stream may still read those that came from limbo.
+void Cache::put_back(FrameClass c, const uint32_t *frames, uint32_t n) noexcept {
+  const uint64_t epoch = clock_epoch();
+  for (uint32_t i = 0; i < n; ++i) retire_frame(c, frames[i], epoch, false);
 }
 
 void Cache::drain_limbo() noexcept {
@@ -217,11 +232,14 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
 Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
                          uint32_t *out) noexcept {
   uint32_t frames[kMostPages];
+  // init_page() writes to frames of the final format at once: no stream may still read them.
+  const bool direct = config_.has_open && c == FrameClass::kSealed;
+  if (direct) stream_slot = kNoIndex;
   if (const Status s = take_frames(c, n, stream_slot, frames); s != Status::kOk) return s;
   // There are as many descriptors as frames of both classes, but one of a frame in limbo or on its
   // way is free already; so this fails only while other threads hold both for a moment.
   if (!tables_->page_pool.alloc(n, out)) {
-    give_back(c, frames, n);
+    put_back(c, frames, n);
     return set_error(Status::kAgain, "page descriptors are in use by calls under way");
   }
   for (uint32_t i = 0; i < n; ++i) init_page(out[i], c, frames[i], index + i);
@@ -229,16 +247,18 @@ Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_
   return Status::kOk;
 }
 
-// The page's frame and number go; its busy flag is the caller's.
+// The page's frame and number go, and with them its busy flag, which the caller holds where others know a handle.
 void Cache::drop_page(uint32_t page) noexcept {
   Tables &t = *tables_;
   PageDescriptor &d = t.pages[page];
   const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
   const uint32_t frame = d.frame.load(std::memory_order_relaxed);
-  unclaim_page(page);
-  // A page that other sequences share loses a sharer, no more.
+  // A page that other sequences share loses a sharer, no more; nobody claims such a page.
   if (t.pages.release_private(page, t.pages.generation(page)) != Release::kFreed) return;
   retire_frame(open ? FrameClass::kOpen : FrameClass::kSealed, frame, clock_epoch(), zeroing());
+  // Between the two: whoever claims the page by its old handle finds it freed, and the next owner,
+  // who has the number from the pool, finds no flag of ours.
+  unclaim_page(page);
   t.page_pool.free(&page, 1);
   t.stats.add(Counter::pages_freed_total);
 }
@@ -257,6 +277,24 @@ void Cache::link(uint32_t lease_index, uint32_t page) noexcept {
                 std::memory_order_relaxed);
   }
   slot.private_tail.store(page, std::memory_order_relaxed);
+  slot.private_pages.fetch_add(1, std::memory_order_relaxed);
+}
+
+// The same at the list's other end.
+void Cache::link_first(uint32_t lease_index, uint32_t page) noexcept {
+  LeaseSlot &slot = tables_->leases.slot(lease_index);
+  PageTable<> &pages = tables_->pages;
+  const uint32_t first = slot.private_head.load(std::memory_order_relaxed);
+  pages[page].lease.store(lease_index, std::memory_order_relaxed);
+  pages[page].expiry_ms.store(pack_links(first, kNoIndex), std::memory_order_relaxed);
+  if (first == kNoIndex) {
+    slot.private_tail.store(page, std::memory_order_relaxed);
+  } else {
+    auto &links = pages[first].expiry_ms;
+    links.store(pack_links(next_of(links.load(std::memory_order_relaxed)), page),
+                std::memory_order_relaxed);
+  }
+  slot.private_head.store(page, std::memory_order_relaxed);
   slot.private_pages.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -336,8 +374,13 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
     index = options.first - 1;
   } else if (options.lease != 0) {
     const LeaseSlot &slot = tables_->leases.slot(lease.index);
-    index = slot.pages.load(std::memory_order_relaxed) +
-            slot.private_pages.load(std::memory_order_relaxed);
+    // Behind the chain, or behind the page that was allocated last, if that is not in the chain: pages
+    // that somebody else published first stay private, at the front of the list.
+    const uint32_t last = slot.private_tail.load(std::memory_order_relaxed);
+    index = slot.pages.load(std::memory_order_relaxed);
+    if (last != kNoIndex) {
+      index = std::max(index, tables_->pages[last].depth.load(std::memory_order_relaxed) + 1);
+    }
   }
   Status status = n <= frame_class(c).pool->capacity()
                       ? Status::kOk
@@ -365,12 +408,16 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
   return status;
 }
 
-// Enters each lease that a claimed page hangs on, once: `token`, unique to this call, marks it.
+// Enters each lease that a claimed page hangs on, once. `token` is the call's (its upper half) and the page's place in
+// the call: the lease keeps the last one's.
 Status Cache::enter_lease_of(uint32_t page, uint64_t token) noexcept {
   const uint32_t index = tables_->pages[page].lease.load(std::memory_order_relaxed);
   if (index == kNoIndex) return Status::kOk;
   LeaseSlot &slot = tables_->leases.slot(index);
-  if (slot.visitor.load(std::memory_order_relaxed) == token) return Status::kOk;
+  if (slot.visitor.load(std::memory_order_relaxed) >> 32 == token >> 32) {
+    slot.visitor.store(token, std::memory_order_relaxed);
+    return Status::kOk;
+  }
   const uint32_t word = slot.word.load(std::memory_order_relaxed);
   const Handle lease{index, (word >> LeaseTable::kGenerationShift) & kGenerationMask};
   if (const Status s = tables_->leases.enter(lease); s != Status::kOk) {
@@ -387,14 +434,13 @@ Status Cache::enter_lease_of(uint32_t page, uint64_t token) noexcept {
 void Cache::leave_lease_of(uint32_t lease_index, uint64_t token) noexcept {
   if (lease_index == kNoIndex) return;
   LeaseSlot &slot = tables_->leases.slot(lease_index);
-  if (slot.visitor.load(std::memory_order_relaxed) != token) return;
+  if (slot.visitor.load(std::memory_order_relaxed) >> 32 != token >> 32) return;
   slot.visitor.store(0, std::memory_order_relaxed);
   tables_->leases.leave(lease_index);
 }
 
 Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
-  uint64_t on_stack = 0;
-  const auto token = reinterpret_cast<uint64_t>(&on_stack);
+  const uint64_t token = uint64_t{StdAtomics::thread_index() + 1} << 32;
   uint32_t claimed = 0;
   Status status = Status::kOk;
   for (; claimed < n && status == Status::kOk; ++claimed) {
@@ -406,7 +452,7 @@ Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
       if (twice) status = set_error(Status::kInvalid, "page %u is named twice", page);
       break;
     }
-    status = enter_lease_of(page, token);
+    status = enter_lease_of(page, token | claimed);
     if (status != Status::kOk) {
       unclaim_page(page);
       break;
@@ -419,11 +465,8 @@ Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
     if (good) {
       unlink(page);
       // The last page of this lease in the call lets go of it; unlink needs it until then.
-      bool last = true;
-      for (uint32_t j = i + 1; j < n && last && lease != kNoIndex; ++j) {
-        const auto later = static_cast<uint32_t>(pages[j]);
-        last = tables_->pages[later].lease.load(std::memory_order_relaxed) != lease;
-      }
+      const bool last = lease != kNoIndex && tables_->leases.slot(lease).visitor.load(
+                                                 std::memory_order_relaxed) == (token | i);
       drop_page(page);
       if (last) leave_lease_of(lease, token);
     } else {

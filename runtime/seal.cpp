@@ -112,17 +112,28 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
         const uint32_t from = d.frame.load(std::memory_order_relaxed);
         d.frame.store(to, std::memory_order_relaxed);
         d.flags.fetch_xor(kPageOpen | kPageSealed, std::memory_order_release);
+        note_writer(batch[i], stream_slot);
         retire_frame(FrameClass::kOpen, from, clock_epoch(), zeroing());
       } else if (done < enqueued) {
         retire_frame(FrameClass::kSealed, to, clock_epoch(), zeroing());  // its encoder will run
       } else {
-        give_back(FrameClass::kSealed, &to, 1);
+        put_back(FrameClass::kSealed, &to, 1);
       }
     }
     return Status::kOk;
   }));
   if (good) t.stats.add(Counter::pages_sealed_total, done);
   return status;
+}
+
+// A private page whose final bytes come from work that is on the stream by now.
+void Cache::note_writer(uint32_t page, uint32_t stream_slot) noexcept {
+  PageDescriptor &d = tables_->pages[page];
+  const uint64_t epoch = clock_epoch();
+  d.ready_epoch.store(static_cast<uint32_t>(epoch), std::memory_order_relaxed);
+  d.writer.store(stream_slot == kNoIndex ? uint16_t{0} : static_cast<uint16_t>(stream_slot + 1),
+                 std::memory_order_relaxed);
+  if (stream_slot != kNoIndex) streams_->want_of(stream_slot, epoch);
 }
 
 Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept {
@@ -147,8 +158,9 @@ Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept 
   if (status == Status::kOk && open > 0) status = ensure_frames(FrameClass::kSealed, open);
   if (status == Status::kOk && open > 0) status = seal_claimed(pages, n, stream, stream_slot);
   for (uint32_t i = 0; i < claimed && status == Status::kOk && !config_.has_open; ++i) {
-    tables_->pages[static_cast<uint32_t>(pages[i])].flags.fetch_or(kPageSealed,
-                                                                   std::memory_order_relaxed);
+    const auto page = static_cast<uint32_t>(pages[i]);
+    tables_->pages[page].flags.fetch_or(kPageSealed, std::memory_order_relaxed);
+    note_writer(page, stream_slot);
   }
   for (uint32_t i = 0; i < claimed; ++i) unclaim_page(static_cast<uint32_t>(pages[i]));
   return status;

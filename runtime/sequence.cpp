@@ -59,6 +59,16 @@ void SequenceTable::destroy(Handle handle) noexcept {
 
 // ---- helpers
 
+namespace {
+
+// Room for n, half as much again where it must grow: sequences grow by a token or a page a call.
+template <class T>
+bool make_room(HeapVector<T> &v, size_t n) noexcept {
+  return n <= v.capacity() || v.try_reserve(std::max(n, v.capacity() + v.capacity() / 2));
+}
+
+}  // namespace
+
 Status Sequences::create(Handle *handle, Sequence **out) noexcept {
   const Status status = cache_.sequences().create(handle, out);
   if (status == Status::kOk) {
@@ -235,8 +245,15 @@ Status Sequences::append(quire_seq seq, uint32_t n, quire_stream stream, int64_t
   const auto have = static_cast<uint32_t>(s->pages.size());
   const uint32_t want = pages_for(s->reserved + n);
   Status status = Status::kOk;
-  if (!s->pages.try_reserve(want)) status = set_error(Status::kNomem, "no memory for a block table");
   const FrameClass c = cache_.config().has_open ? FrameClass::kOpen : FrameClass::kSealed;
+  const Shape &shape = cache_.config().shape;
+  const uint32_t frames = c == FrameClass::kOpen ? shape.open_frames : shape.frames;
+  if (want - have > frames) {
+    // Before anything is evicted for what can never be.
+    status = set_error(Status::kNomem, "%u pages of %u", want - have, frames);
+  } else if (!make_room(s->pages, want)) {
+    status = set_error(Status::kNomem, "no memory for a block table");
+  }
   uint32_t taken = have;
   while (status == Status::kOk && taken < want) {
     uint32_t batch[64];
@@ -302,18 +319,18 @@ Status Sequences::page_key(const Sequence &s, uint32_t page, const quire_key &pa
 }
 
 // Full pages [first, last) become findable, as far as the index takes them. Never fails the commit: what
-// is not published is private.
-Status Sequences::publish(Sequence &s, uint32_t first, uint32_t last, uint32_t stream_slot) {
+// is not published is private. The caller is inside the lease.
+void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last, Stream stream,
+                        uint32_t stream_slot) {
   Cache &c = cache_;
-  Handle lease;
-  if (const Status status = c.enter_lease(s.lease, &lease); status != Status::kOk) return status;
   Namespace space;
   if (c.tables().spaces.enter(to_key(s.root), &space) != Status::kOk) {
     s.publishes = false;
-    c.tables().leases.leave(lease.index);
-    return Status::kOk;
+    return;
   }
-  PublishContext context = c.publish_context(s.retains ? &s.retention : nullptr, stream_slot);
+  PublishContext context =
+      c.publish_context(s.retains ? &s.retention : nullptr, stream, stream_slot);
+  context.reads = true;
   LeaseSlot &slot = c.tables().leases.slot(lease.index);
   uint32_t tail = slot.tail.load(std::memory_order_relaxed);
   for (uint32_t i = first; i < last && s.publishes; ++i) {
@@ -336,8 +353,6 @@ Status Sequences::publish(Sequence &s, uint32_t first, uint32_t last, uint32_t s
   slot.tail.store(tail, std::memory_order_relaxed);
   slot.pages.store(s.chain, std::memory_order_relaxed);
   c.tables().spaces.leave(space.number);
-  c.tables().leases.leave(lease.index);
-  return Status::kOk;
 }
 
 Status Sequences::commit(quire_seq seq, const uint32_t *tokens, uint32_t n, quire_stream stream) {
@@ -353,21 +368,24 @@ Status Sequences::commit(quire_seq seq, const uint32_t *tokens, uint32_t n, quir
                        static_cast<unsigned long long>(s->reserved - s->committed));
   }
   const bool publishes = s->publishes && tokens != nullptr;
-  if (status == Status::kOk && publishes && !s->tokens.try_reserve(s->committed + n)) {
+  if (status == Status::kOk && publishes && !make_room(s->tokens, s->committed + n)) {
     status = set_error(Status::kNomem, "no memory for %u token ids", n);
   }
   const auto first = static_cast<uint32_t>(s->committed / per_page);
   const auto last = static_cast<uint32_t>((s->committed + n) / per_page);
+  // The lease comes before the sealing: that is not undone.
+  const bool enters = status == Status::kOk && publishes && last > first;
+  Handle lease;
+  if (enters) status = cache_.enter_lease(s->lease, &lease);
+  const bool inside = enters && status == Status::kOk;
   if (status == Status::kOk && last > first) {
     status = own_and_seal(*s, first, last, stream, stream_slot);
   }
   if (status == Status::kOk && publishes) {
     static_cast<void>(s->tokens.try_append(tokens, n));  // reserved above
-    if (last > first) status = publish(*s, first, last, stream_slot);
-    if (status != Status::kOk) {
-      while (s->tokens.size() > s->committed) s->tokens.pop_back();
-    }
+    if (last > first) publish(*s, lease, first, last, stream, stream_slot);
   }
+  if (inside) cache_.tables().leases.leave(lease.index);
   if (status == Status::kOk) {
     s->committed += n;
     s->publishes = s->publishes && (publishes || n == 0);
@@ -416,7 +434,9 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
     } else if (!cache_.tables().pages.add_child(s->pages[i])) {
       status = set_error(Status::kBusy, "page %u is shared by as many sequences as it can count", i);
     }
-    if (status == Status::kOk) ++shared_pages;
+    if (status != Status::kOk) break;
+    cache_.tables().pages[s->pages[i]].flags.fetch_or(kPageForked, std::memory_order_relaxed);
+    ++shared_pages;
   }
   if (status != Status::kOk) {
     for (uint32_t i = s->chain; i < shared_pages; ++i) drop_share(f->pages[i]);
@@ -461,8 +481,9 @@ Status Sequences::truncate(quire_seq seq, uint64_t n_tokens, quire_stream stream
     // The page that is cut must be one that can be written to. Open ones can, as can plain private
     // ones (own_page sees to sharing when it is written); sealed and published ones cannot.
     const uint32_t page = s->pages[keep - 1];
+    const uint16_t flags = cache_.tables().pages[page].flags.load(std::memory_order_relaxed);
     decode = has_open && !cache_.is_open(page);
-    if (decode || keep <= s->chain) {
+    if (decode || keep <= s->chain || (flags & kPageForked) != 0) {
       status = copy_page(*s, keep - 1, decode, stream, stream_slot, &copy);
     }
   }

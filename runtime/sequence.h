@@ -12,7 +12,9 @@
 //   tokens.size() == committed while the sequence may still publish, else 0
 //
 // Copy-on-write. A fork shares every committed page. Before a sequence writes to a page (append into a partial one, or
-// encoding it) that others share, it takes a copy and gives its share up. Where the parent has reserved room in the
+// encoding it) that others share, it takes a copy and gives its share up. The copy may still be on its way on another
+// stream when the last sharer goes on in the old page; so that one only adds to it, and where it rolls back into it,
+// it takes a copy, too (kPageForked). Where the parent has reserved room in the
 // partial page, its engine may still be writing behind the committed tokens: then the fork gets its copy at once.
 //
 // Rolling back into a sealed page. The rest of it is decoded into an open page, marked lossy, and nothing of this
@@ -130,7 +132,8 @@ class Sequences {
   Status own_page(Sequence &s, uint32_t i, Stream stream, uint32_t stream_slot);
   Status own_and_seal(Sequence &s, uint32_t first, uint32_t last, Stream stream,
                       uint32_t stream_slot);
-  Status publish(Sequence &s, uint32_t first, uint32_t last, uint32_t stream_slot);
+  void publish(Sequence &s, Handle lease, uint32_t first, uint32_t last, Stream stream,
+               uint32_t stream_slot);
   Status page_key(const Sequence &s, uint32_t page, const quire_key &parent, quire_key *out);
   void drop_share(uint32_t page) noexcept;
   bool shared(uint32_t page) const noexcept;
