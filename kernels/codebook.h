@@ -40,15 +40,8 @@ inline constexpr float kNf4Values[16] = {-1.0f,
                                          0.7229568362236023f,
                                          1.0f};
 
-// NF4's midpoints as bitsandbytes' sources have them in decimal (csrc: dQuantizeNF4). The midpoint of two
-// floats can need one bit more than a float has; in four of these, the decimals round another way than
-// the exact midpoint does under ties-to-even. Codes are to be the same, so theirs are taken.
-inline constexpr float kNf4Midpoints[15] = {
-    -0.8480964004993439f,  -0.6106329262256622f,  -0.4599952697753906f,   -0.33967943489551544f,
-    -0.23460740596055984f, -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f,
-    0.1202552504837513f,   0.2035212516784668f,   0.2920137718319893f,    0.3893125355243683f,
-    0.5016634166240692f,   0.6427869200706482f,   0.8614784181118011f};
-
+// The midpoint of two floats can need one bit more than a float has: it is rounded to nearest, ties to
+// even. bitsandbytes 0.50.2 does the same on CPUs.
 inline constexpr float kBucketOffset = 12582928.0f;  // 1.5 * 2^23 + 16
 inline constexpr float kBucketsAUnit = 15.0f;
 
@@ -80,9 +73,7 @@ inline uint32_t code_by_bucket(const Codebook &book, float z) {
 // False, and *book undefined, for values that do not ascend strictly within [-1, 1] or whose entry
 // nearest 0 is negative (an all-zero block could then not decode to +0).
 inline bool make_codebook(const float *values, Codebook *book) {
-  bool nf4 = true;
   for (uint32_t i = 0; i < 16; ++i) {
-    nf4 = nf4 && values[i] == kNf4Values[i];
     if (!(values[i] >= -1.0f && values[i] <= 1.0f)) return false;
     if (i > 0 && !(values[i] > values[i - 1])) return false;
     book->values[i] = values[i];
@@ -90,7 +81,7 @@ inline bool make_codebook(const float *values, Codebook *book) {
   for (uint32_t i = 0; i < 15; ++i) {
     const double middle =
         0.5 * (static_cast<double>(values[i]) + static_cast<double>(values[i + 1]));
-    book->midpoints[i] = nf4 ? kNf4Midpoints[i] : static_cast<float>(middle);
+    book->midpoints[i] = static_cast<float>(middle);
     if (i > 0 && !(book->midpoints[i] > book->midpoints[i - 1])) return false;
   }
   book->midpoints[15] = 2.0f;
