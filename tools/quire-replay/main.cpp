@@ -204,7 +204,7 @@ int run(int argc, char **argv) {
       ->check(CLI::Range(1u, 1u << 28));
   app.add_option("--page-tokens", arguments.page_tokens,
                  "tokens a page: how the trace was cut; for the record, no hit depends on it")
-      ->check(CLI::Range(1u, 4096u))
+      ->check(CLI::Range(1u, 1u << 20))
       ->capture_default_str();
   app.add_option("--policy", arguments.policies, "lru, priority, min; several: one run each")
       ->delimiter(',')

@@ -46,7 +46,7 @@ class ReplayCache {
     config.geometry.kv_heads = 1;
     config.geometry.head_dim_k = 8;
     config.geometry.head_dim_v = 8;
-    config.geometry.page_tokens = options.page_tokens;
+    config.geometry.page_tokens = 8;  // keys are given, so no hit depends on it
     config.format = QUIRE_FORMAT_F16;
     config.policy = options.policy;
     config.device_pages = options.pages;

@@ -35,7 +35,7 @@ namespace quire::replay {
 
 struct Options {
   uint32_t pages = 0;
-  uint32_t page_tokens = 64;
+  uint32_t page_tokens = 64;  // of the trace, for the record
   uint32_t policy = QUIRE_POLICY_LRU;
   uint32_t idle_ttl_ms = 0;
   uint64_t absolute_ttl_ms = 0;
