@@ -15,8 +15,8 @@
 // Everything is enqueued on one stream, the model's own products too (quire_cpu_stream_launch); the
 // host waits once a pass, for the logits. On a GPU the same calls would take a cudaStream_t.
 //
-// Invariants: committed(seq) is what quire_seq_info says of it; a pass that fails leaves every
-// sequence at the tokens it had. One thread at a time. Errors are thrown as EngineError.
+// Invariants: committed() is what quire_seq_info says; a pass that fails leaves each sequence with
+// all of its tokens of that pass, or with none. One thread at a time. Errors are EngineError.
 #ifndef QUIRE_DEMO_ENGINE_H
 #define QUIRE_DEMO_ENGINE_H
 
