@@ -168,7 +168,7 @@ quire_status quire_match(quire_cache *c, const quire_prefix *prefix, quire_hit *
     quire_prefix p;
     quire_hit h;
     if (const Status s = quire::read_prefix(cache, prefix, false, &p); s != Status::kOk) return s;
-    if (const Status s = quire::read_struct(hit, "hit", &h); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(hit, "hit", false, &h); s != Status::kOk) return s;
     const Status status = cache.match(p, &h);
     if (status == Status::kOk) quire::write_struct(h, hit);
     return status;
@@ -185,7 +185,7 @@ quire_status quire_acquire(quire_cache *c, const quire_prefix *prefix,
     if (lease == nullptr) return set_error(Status::kInvalid, "lease is NULL");
     if (const Status s = quire::read_prefix(cache, prefix, true, &p); s != Status::kOk) return s;
     if (const Status s = quire::read_optional(opt, "opt", &o); s != Status::kOk) return s;
-    if (const Status s = quire::read_optional(hit, "hit", &h); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(hit, "hit", true, &h); s != Status::kOk) return s;
     if ((o.flags & ~QUIRE_ACQUIRE_REVOCABLE) != 0) {
       return set_error(Status::kInvalid, "opt.flags: unknown bits in %#x", o.flags);
     }
@@ -224,7 +224,7 @@ quire_status quire_lease_renew(quire_cache *c, quire_lease lease, uint64_t deadl
 quire_status quire_lease_info(quire_cache *c, quire_lease lease, quire_lease_record *out) {
   return quire::on_cache(c, [&](Cache &cache) {
     quire_lease_record record;
-    if (const Status s = quire::read_struct(out, "out", &record); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(out, "out", false, &record); s != Status::kOk) return s;
     const Status status = cache.lease_info(lease, &record);
     if (status == Status::kOk) quire::write_struct(record, out);
     return status;
@@ -277,7 +277,7 @@ quire_status quire_publish(quire_cache *c, quire_lease lease, const quire_prefix
     quire_retention storage;
     if (const Status s = quire::read_prefix(cache, prefix, true, &p); s != Status::kOk) return s;
     if (const Status s = quire::read_optional(opt, "opt", &o); s != Status::kOk) return s;
-    if (const Status s = quire::read_optional(res, "res", &r); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(res, "res", true, &r); s != Status::kOk) return s;
     if (const Status s = quire::read_retention(o.retention, &storage, &o.retention);
         s != Status::kOk) {
       return s;
@@ -306,7 +306,7 @@ quire_status quire_frames(quire_cache *c, const quire_page *pages, uint32_t n, q
 quire_status quire_layout(quire_cache *c, quire_tier tier, uint32_t rank, quire_layout_info *out) {
   return quire::on_cache(c, [&](Cache &cache) {
     quire_layout_info info;
-    if (const Status s = quire::read_struct(out, "out", &info); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(out, "out", false, &info); s != Status::kOk) return s;
     if (tier != QUIRE_TIER_DEVICE) {
       return set_error(Status::kUnsupported, "this version has the device tier only");
     }
@@ -338,7 +338,7 @@ quire_status quire_ticket_wait(quire_cache *c, quire_ticket, quire_stream) {
 quire_status quire_page_info(quire_cache *c, quire_page page, quire_page_record *out) {
   return quire::on_cache(c, [&](Cache &cache) {
     quire_page_record record;
-    if (const Status s = quire::read_struct(out, "out", &record); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(out, "out", false, &record); s != Status::kOk) return s;
     const Status status = cache.page_info(page, &record);
     if (status == Status::kOk) quire::write_struct(record, out);
     return status;

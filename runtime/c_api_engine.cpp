@@ -23,7 +23,7 @@ quire_status quire_seq_open(quire_cache *c, const quire_key *root, const uint32_
       return set_error(Status::kInvalid, "root, tokens or seq is NULL");
     }
     if (const Status s = quire::read_optional(opt, "opt", &o); s != Status::kOk) return s;
-    if (const Status s = quire::read_optional(hit, "hit", &h); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(hit, "hit", true, &h); s != Status::kOk) return s;
     if ((o.flags & ~(QUIRE_SEQ_PRIVATE | QUIRE_SEQ_LEAVE_ONE)) != 0) {
       return set_error(Status::kInvalid, "opt.flags: unknown bits in %#x", o.flags);
     }
@@ -74,7 +74,7 @@ quire_status quire_seq_block_table(quire_cache *c, quire_seq seq, int32_t *out, 
 quire_status quire_seq_info(quire_cache *c, quire_seq seq, quire_seq_record *out) {
   return quire::on_cache(c, [&](Cache &cache) {
     quire_seq_record record;
-    if (const Status s = quire::read_struct(out, "out", &record); s != Status::kOk) return s;
+    if (const Status s = quire::read_output(out, "out", false, &record); s != Status::kOk) return s;
     const Status status = Sequences(cache).info(seq, &record);
     if (status == Status::kOk) quire::write_struct(record, out);
     return status;

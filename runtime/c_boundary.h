@@ -58,6 +58,22 @@ Status read_optional(const T *from, const char *name, T *out) noexcept {
   return Status::kOk;
 }
 
+// A struct that is only written: its size is all that is looked at, the rest may be anything. NULL where it may be:
+// not wanted.
+template <class T>
+Status read_output(const T *from, const char *name, bool optional, T *out) noexcept {
+  *out = T{};
+  out->size = sizeof(T);
+  if (from == nullptr) {
+    return optional ? Status::kOk : set_error(Status::kInvalid, "%s is NULL", name);
+  }
+  uint32_t size;
+  std::memcpy(&size, from, sizeof size);
+  if (size >= 2 * sizeof(uint32_t) && size <= (1u << 20)) return Status::kOk;
+  return set_error(Status::kInvalid, "%s.size is %u, not set by QUIRE_INIT", name, size);
+}
+
+// What the caller's struct has beyond ours becomes zero, every field's default.
 template <class T>
 void write_struct(const T &from, T *to) noexcept {
   uint32_t size;
@@ -65,6 +81,9 @@ void write_struct(const T &from, T *to) noexcept {
   T copy = from;
   copy.size = size;
   std::memcpy(static_cast<void *>(to), &copy, std::min<size_t>(size, sizeof(T)));
+  if (size > sizeof(T)) {
+    std::memset(reinterpret_cast<unsigned char *>(to) + sizeof(T), 0, size - sizeof(T));
+  }
 }
 
 // Runs `body`, which returns a Status; what the standard library throws for want of memory ends here.

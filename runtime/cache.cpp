@@ -1,8 +1,10 @@
 #include "runtime/cache.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <new>
 
@@ -17,6 +19,25 @@ uint32_t next_tag() noexcept {
   return 1 + caches.fetch_add(1, std::memory_order_relaxed) % 4095;
 }
 
+// A page that the kernel empties in a forked child: so every call can ask whether it is in one for the price of a load,
+// where getpid() is a system call. nullptr where the kernel cannot (before Linux 4.14).
+std::atomic<uint32_t> *make_fork_mark() noexcept {
+  void *page = ::mmap(nullptr, sizeof(std::atomic<uint32_t>), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return nullptr;
+  if (::madvise(page, sizeof(std::atomic<uint32_t>), MADV_WIPEONFORK) == 0) {
+    return new (page) std::atomic<uint32_t>(0);
+  }
+  ::munmap(page, sizeof(std::atomic<uint32_t>));
+  return nullptr;
+}
+
+// One a process; it holds the process's number, in a child nothing until that opens a cache of its own.
+std::atomic<uint32_t> *fork_mark() noexcept {
+  static std::atomic<uint32_t> *const mark = make_fork_mark();
+  return mark;
+}
+
 HeapCallbacks callbacks_of(const quire_allocator &allocator) noexcept {
   return {allocator.alloc, allocator.free, allocator.user};
 }
@@ -25,7 +46,12 @@ HeapCallbacks callbacks_of(const quire_allocator &allocator) noexcept {
 
 // ---- open, close
 
-Cache::Cache(const quire_allocator &allocator) noexcept : tag_(next_tag()), pid_(::getpid()) {
+Cache::Cache(const quire_allocator &allocator) noexcept
+    : tag_(next_tag()), pid_(::getpid()), fork_mark_(fork_mark()) {
+  // All caches of one process write the same.
+  if (fork_mark_ != nullptr) {
+    fork_mark_->store(static_cast<uint32_t>(pid_), std::memory_order_relaxed);
+  }
   if (allocator.alloc != nullptr) {
     own_heap_.emplace(callbacks_of(allocator));
   } else {
@@ -151,7 +177,9 @@ Status Cache::close(Cache *cache) noexcept {
 }
 
 Status Cache::check_process() const noexcept {
-  if (::getpid() == pid_) return Status::kOk;
+  const uint32_t here = fork_mark_ != nullptr ? fork_mark_->load(std::memory_order_relaxed)
+                                              : static_cast<uint32_t>(::getpid());
+  if (here == static_cast<uint32_t>(pid_)) return Status::kOk;
   return set_error(Status::kInvalid, "this cache was opened by process %d, before a fork", pid_);
 }
 

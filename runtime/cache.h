@@ -273,6 +273,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   // ---- seal.cpp
   kernels::Frames kernel_frames() const noexcept;
   void note_writer(uint32_t page, uint32_t stream_slot) noexcept;
+  Status freeze_anchors() noexcept;
   Status enqueue_seal(const uint32_t *from, const uint32_t *to, const uint32_t *index, uint32_t n,
                       Stream stream) noexcept;
 
@@ -314,6 +315,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   Config config_;
   uint32_t tag_ = 0;
   int pid_ = 0;
+  std::atomic<uint32_t> *fork_mark_ = nullptr;  // holds the pid; nullptr: ask the kernel
   std::optional<CpuDevice> own_device_;
   Device *device_ = nullptr;
   Region region_;
@@ -337,6 +339,9 @@ class Cache final : private EvictSink, private BackgroundWork {
   std::atomic<bool> zeroing_{false};
   // What all streams had passed when an eviction for the caller's sake last gave limbo frames only.
   std::atomic<uint64_t> fed_limbo_at_{0};
+  // 1 while a call is inside anchor_set, kAnchorsFrozen once a page may have been encoded.
+  static constexpr uint32_t kAnchorsFrozen = uint32_t{1} << 31;
+  std::atomic<uint32_t> anchors_{0};
   std::atomic<uint64_t> earliest_deadline_{UINT64_MAX};
 };
 

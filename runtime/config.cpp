@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <system_error>
 
 namespace quire {
 namespace {
@@ -72,11 +74,15 @@ constexpr FieldName kFields[] = {
 #undef QUIRE_FIELD
 #undef QUIRE_GEOMETRY
 
+// What follows the number, nullptr where there is none. A point is a point, whatever the host program's locale says.
+const char *parse_prefix(const char *text, double *out) noexcept {
+  const auto [end, error] = std::from_chars(text, text + std::strlen(text), *out);
+  return error == std::errc() && std::isfinite(*out) ? end : nullptr;
+}
+
 bool parse_number(const char *text, double *out) noexcept {
-  char *end = nullptr;
-  errno = 0;
-  *out = std::strtod(text, &end);
-  return errno == 0 && end != text && *end == 0 && std::isfinite(*out);
+  const char *const end = parse_prefix(text, out);
+  return end != nullptr && *end == 0;
 }
 
 bool parse_whole(const char *text, uint64_t *out) noexcept {
@@ -247,10 +253,9 @@ uint64_t frame_bytes(const quire_page_layout &layout) noexcept {
 
 bool parse_bytes(const char *text, uint64_t *bytes) noexcept {
   if (std::isdigit(static_cast<unsigned char>(*text)) == 0) return false;
-  char *end = nullptr;
-  errno = 0;
-  const double value = std::strtod(text, &end);
-  if (errno != 0 || end == text) return false;
+  double value = 0;
+  const char *const end = parse_prefix(text, &value);
+  if (end == nullptr) return false;
   static constexpr struct {
     const char *name;
     double factor;

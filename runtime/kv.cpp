@@ -224,13 +224,30 @@ Status Cache::anchor_set(uint32_t layer, const float *means) noexcept {
   if (!std::all_of(means, means + n, [](float x) { return std::isfinite(x); })) {
     return set_error(Status::kInvalid, "a mean is not finite");
   }
-  if (tables_->stats.total(Counter::pages_sealed_total) != 0) {
-    return set_error(Status::kBusy, "pages were sealed already: anchors are set before the first");
+  // acquire: pairs with the release below: one call at a time is inside the codec.
+  uint32_t idle = 0;
+  if (!anchors_.compare_exchange_strong(idle, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+    return set_error(Status::kBusy, (idle & kAnchorsFrozen) != 0
+                                        ? "pages were sealed already: anchors are set before the first"
+                                        : "another call is setting an anchor");
   }
-  if (!kernels::set_anchor(*codec_, layer, means)) {
-    return set_error(Status::kUnsupported, "this format stores keys without an anchor");
+  const bool set = kernels::set_anchor(*codec_, layer, means);
+  anchors_.store(0, std::memory_order_release);
+  if (set) return Status::kOk;
+  return set_error(Status::kUnsupported, "this format stores keys without an anchor");
+}
+
+// Before the first page is encoded. kBusy: an anchor is being set at this moment.
+Status Cache::freeze_anchors() noexcept {
+  uint32_t idle = 0;
+  // acquire: pairs with the release in anchor_set(): the encoder sees all anchors.
+  if (anchors_.load(std::memory_order_acquire) == kAnchorsFrozen ||
+      anchors_.compare_exchange_strong(idle, kAnchorsFrozen, std::memory_order_acq_rel,
+                                       std::memory_order_acquire) ||
+      idle == kAnchorsFrozen) {
+    return Status::kOk;
   }
-  return Status::kOk;
+  return set_error(Status::kBusy, "another call is setting an anchor");
 }
 
 Status Cache::launched(Status status) noexcept {

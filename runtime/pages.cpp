@@ -385,6 +385,8 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
   Status status = n <= frame_class(c).pool->capacity()
                       ? Status::kOk
                       : set_error(Status::kNomem, "%u pages of %u", n, frame_class(c).pool->capacity());
+  // Pages in their final format are encoded as they are appended to.
+  if (status == Status::kOk && config_.has_open && !open && n > 0) status = freeze_anchors();
   uint32_t done = 0;
   while (done < n && status == Status::kOk) {
     uint32_t batch[kMostPages];

@@ -84,6 +84,7 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
     taken += count;
     return Status::kOk;
   });
+  if (status == Status::kOk && taken > 0) status = freeze_anchors();
   if (status == Status::kOk) {
     status = in_batches(n, [&](const uint32_t *batch, uint32_t count) {
       uint32_t from[kBatch], to[kBatch], index[kBatch];
