@@ -1,0 +1,305 @@
+// Rules of the cache at its edges: what belongs to whom, what a refused call leaves, what a full cache gives up.
+#define BOOST_TEST_MODULE cache_rules
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <boost/test/unit_test.hpp>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "quire/quire.h"
+
+namespace {
+
+uint64_t read_clock(void *user) { return *static_cast<uint64_t *>(user); }
+
+struct World {
+  explicit World(const char *text, bool own_clock = false) {
+    quire_config config;
+    quire_config_init(&config);
+    BOOST_REQUIRE_EQUAL(quire_config_parse(&config, text), QUIRE_OK);
+    config.segment = "-";
+    config.epoch_ms = QUIRE_NO_TIMER;
+    if (own_clock) {
+      config.clock = read_clock;
+      config.clock_user = &now;
+    }
+    BOOST_REQUIRE_MESSAGE(quire_open(&config, &cache) == QUIRE_OK, quire_last_error());
+    BOOST_REQUIRE_EQUAL(quire_root_key(cache, nullptr, 0, &root), QUIRE_OK);
+  }
+  ~World() {
+    BOOST_CHECK_MESSAGE(quire_check(cache, 0) == QUIRE_OK, quire_last_error());
+    BOOST_CHECK_MESSAGE(quire_close(cache) == QUIRE_OK, quire_last_error());
+  }
+
+  // Keys of n pages of 8 tokens that begin with `seed`.
+  std::vector<quire_key> keys(uint32_t n, uint32_t seed = 0) {
+    tokens.resize(size_t{n} * 8);
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<uint32_t>(i) + seed;
+    std::vector<quire_key> keys(n);
+    size_t room = n;
+    BOOST_REQUIRE_EQUAL(quire_chain_keys(cache, &root, tokens.data(), tokens.size(), nullptr, 0,
+                                         keys.data(), &room),
+                        QUIRE_OK);
+    return keys;
+  }
+  quire_prefix prefix(const std::vector<quire_key> &keys) const {
+    quire_prefix p;
+    QUIRE_INIT(&p);
+    p.n = static_cast<uint32_t>(keys.size());
+    p.root = root;
+    p.keys = keys.data();
+    p.tokens = tokens.data();
+    return p;
+  }
+  quire_lease acquire(const std::vector<quire_key> &keys, uint32_t flags = 0, uint64_t deadline = 0) {
+    quire_acquire_options o;
+    QUIRE_INIT(&o);
+    o.flags = flags;
+    o.deadline_ms = deadline;
+    const quire_prefix p = prefix(keys);
+    quire_lease lease = 0;
+    BOOST_REQUIRE_EQUAL(quire_acquire(cache, &p, &o, nullptr, nullptr, &lease), QUIRE_OK);
+    return lease;
+  }
+  quire_status alloc(quire_lease lease, uint32_t n, quire_page *pages, uint32_t flags = 0) {
+    quire_alloc_options o;
+    QUIRE_INIT(&o);
+    o.lease = lease;
+    o.flags = flags;
+    return quire_alloc(cache, n, &o, pages);
+  }
+  quire_publish_result publish(quire_lease lease, const std::vector<quire_key> &keys, quire_page *pages) {
+    const quire_prefix p = prefix(keys);
+    quire_publish_result r;
+    QUIRE_INIT(&r);
+    BOOST_REQUIRE_MESSAGE(quire_publish(cache, lease, &p, pages, nullptr, &r) == QUIRE_OK,
+                          quire_last_error());
+    return r;
+  }
+  // A chain that is in the index and that nobody holds.
+  void fill(const std::vector<quire_key> &keys) {
+    const quire_lease lease = acquire(keys);
+    std::vector<quire_page> pages(keys.size());
+    BOOST_REQUIRE_EQUAL(alloc(lease, static_cast<uint32_t>(keys.size()), pages.data()), QUIRE_OK);
+    BOOST_REQUIRE_EQUAL(publish(lease, keys, pages.data()).n_published, keys.size());
+    BOOST_REQUIRE_EQUAL(quire_release(cache, lease, nullptr), QUIRE_OK);
+  }
+  quire_stats stats() {
+    quire_stats s;
+    QUIRE_INIT(&s);
+    quire_stats_get(cache, &s);
+    return s;
+  }
+
+  quire_cache *cache = nullptr;
+  quire_key root = {};
+  uint64_t now = 1000;
+  std::vector<uint32_t> tokens;
+};
+
+constexpr const char *kPlain = "layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=16";
+constexpr const char *kPacked =
+    "layers=1,kv_heads=1,head_dim=64,page_tokens=8,format=nf4,device_pages=32,open_pages=16,rope_theta=10000";
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_sequences_lease_ends_with_the_sequence_only) {
+  World w(kPlain);
+  quire_seq seq = 0;
+  const uint32_t tokens[16] = {};
+  BOOST_REQUIRE_EQUAL(quire_seq_open(w.cache, &w.root, tokens, 16, nullptr, nullptr, &seq), QUIRE_OK);
+  quire_seq_record record;
+  QUIRE_INIT(&record);
+  BOOST_REQUIRE_EQUAL(quire_seq_info(w.cache, seq, &record), QUIRE_OK);
+  quire_page page = 0;
+  BOOST_CHECK_EQUAL(quire_release(w.cache, record.lease, nullptr), QUIRE_E_INVALID);
+  BOOST_CHECK_EQUAL(w.alloc(record.lease, 1, &page), QUIRE_E_INVALID);
+  const quire_prefix p = w.prefix({});
+  BOOST_CHECK_EQUAL(quire_publish(w.cache, record.lease, &p, &page, nullptr, nullptr), QUIRE_E_INVALID);
+  quire_lease_record lease;
+  QUIRE_INIT(&lease);
+  BOOST_REQUIRE_EQUAL(quire_lease_info(w.cache, record.lease, &lease), QUIRE_OK);
+  BOOST_CHECK_EQUAL(lease.flags, 0u);
+  BOOST_CHECK_EQUAL(quire_seq_close(w.cache, seq, nullptr), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(keys_that_are_no_chain_are_refused) {
+  World w(kPlain);
+  const auto keys = w.keys(3);
+  w.fill(keys);
+  for (const auto &wrong : {std::vector<quire_key>{keys[1]}, std::vector<quire_key>{keys[0], keys[0], keys[0]}}) {
+    const quire_prefix p = w.prefix(wrong);
+    quire_lease lease = 0;
+    quire_page pages[3];
+    BOOST_CHECK_EQUAL(quire_acquire(w.cache, &p, nullptr, pages, nullptr, &lease), QUIRE_E_INVALID);
+  }
+  BOOST_CHECK_EQUAL(w.stats().leases, 0u);
+}
+
+BOOST_AUTO_TEST_CASE(deadlines_saturate_and_renewed_leases_are_not_revoked) {
+  World w(kPlain, true);
+  const quire_lease forever = w.acquire({}, QUIRE_ACQUIRE_REVOCABLE, UINT64_MAX);
+  const quire_lease renewed = w.acquire({}, QUIRE_ACQUIRE_REVOCABLE, 10);
+  const quire_lease late = w.acquire({}, QUIRE_ACQUIRE_REVOCABLE, 10);
+  w.now += 5;
+  BOOST_CHECK_EQUAL(quire_lease_renew(w.cache, renewed, 10), QUIRE_OK);
+  w.now += 6;
+  BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
+  BOOST_CHECK_EQUAL(w.stats().leases_revoked_total, 1u);
+  BOOST_CHECK_EQUAL(quire_release(w.cache, late, nullptr), QUIRE_E_STALE);
+  // The slot of the revoked lease has a new owner, without a deadline.
+  const quire_lease fresh = w.acquire({});
+  w.now += 1;
+  BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
+  BOOST_CHECK_EQUAL(w.stats().leases_late_total, 1u);
+  quire_lease_record r;
+  QUIRE_INIT(&r);
+  BOOST_CHECK_EQUAL(quire_lease_info(w.cache, forever, &r), QUIRE_OK);
+  BOOST_CHECK_GT(r.remaining_ms, 0);
+  for (const quire_lease lease : {forever, renewed, fresh}) {
+    BOOST_CHECK_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(duplicates_that_stay_private_do_not_move_the_next_page) {
+  World w(kPlain);
+  const auto keys = w.keys(2);
+  const quire_lease mine = w.acquire(keys);
+  quire_page pages[2], next = 0;
+  BOOST_REQUIRE_EQUAL(w.alloc(mine, 2, pages), QUIRE_OK);
+  w.fill(keys);
+  const quire_publish_result r = w.publish(mine, keys, pages);
+  BOOST_CHECK_EQUAL(r.n_published, 2u);
+  BOOST_CHECK_EQUAL(r.n_duplicate, 2u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    BOOST_REQUIRE_EQUAL(w.alloc(mine, 1, &next), QUIRE_OK);
+    quire_page_record page;
+    QUIRE_INIT(&page);
+    BOOST_REQUIRE_EQUAL(quire_page_info(w.cache, next, &page), QUIRE_OK);
+    BOOST_CHECK_EQUAL(page.index, 2 + i);
+  }
+  BOOST_CHECK_EQUAL(quire_release(w.cache, mine, nullptr), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(free_takes_pages_of_many_leases_or_none) {
+  World w(kPlain);
+  quire_lease leases[3];
+  quire_page pages[7];
+  for (uint32_t i = 0; i < 3; ++i) {
+    leases[i] = w.acquire({});
+    BOOST_REQUIRE_EQUAL(w.alloc(leases[i], 2, pages + 2 * i), QUIRE_OK);
+  }
+  std::swap(pages[1], pages[4]);
+  pages[6] = pages[2];
+  BOOST_CHECK_EQUAL(quire_free(w.cache, pages, 7), QUIRE_E_INVALID);
+  BOOST_CHECK_EQUAL(w.stats().pages_private, 6u);
+  BOOST_CHECK_EQUAL(quire_free(w.cache, pages, 6), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_free(w.cache, pages, 1), QUIRE_E_STALE);
+  for (const quire_lease lease : leases) {
+    quire_lease_record r;
+    QUIRE_INIT(&r);
+    BOOST_REQUIRE_EQUAL(quire_lease_info(w.cache, lease, &r), QUIRE_OK);
+    BOOST_CHECK_EQUAL(r.private_pages, 0u);
+    BOOST_CHECK_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(trying_again_while_readers_stand_still_evicts_nothing_more) {
+  World w(kPlain);
+  std::atomic<bool> go{false};
+  quire_stream stream = nullptr;
+  BOOST_REQUIRE_EQUAL(quire_cpu_stream_create(&stream), QUIRE_OK);
+  BOOST_REQUIRE_EQUAL(quire_stream_add(w.cache, stream, 0, 0), QUIRE_OK);
+  quire_cpu_stream_launch(
+      stream,
+      [](void *flag) {
+        while (!static_cast<std::atomic<bool> *>(flag)->load()) {
+        }
+      },
+      &go);
+  for (uint32_t i = 0; i < 16; ++i) w.fill(w.keys(1, i * 1000));
+  quire_page page = 0;
+  for (int i = 0; i < 10; ++i) BOOST_CHECK_EQUAL(w.alloc(0, 1, &page), QUIRE_E_AGAIN);
+  BOOST_CHECK_EQUAL(w.stats().pages_visible, 15u);
+  go = true;
+  BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_cpu_stream_wait(stream), QUIRE_OK);
+  BOOST_CHECK_EQUAL(w.alloc(0, 1, &page), QUIRE_OK);
+  BOOST_CHECK_EQUAL(w.stats().pages_visible, 15u);
+  BOOST_CHECK_EQUAL(quire_free(w.cache, &page, 1), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_stream_remove(w.cache, stream), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_cpu_stream_wait(stream), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_cpu_stream_destroy(stream), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(a_page_with_the_same_key_and_other_tokens_joins_no_chain) {
+  World w("layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=16,verify_tokens=1");
+  const auto keys = w.keys(1);
+  w.fill(keys);
+  quire_lease lease = w.acquire({});
+  quire_page page = 0;
+  BOOST_REQUIRE_EQUAL(w.alloc(lease, 1, &page), QUIRE_OK);
+  w.tokens[3] ^= 1;  // as if two pages had one hash
+  BOOST_CHECK_EQUAL(w.publish(lease, keys, &page).n_published, 0u);
+  BOOST_CHECK_EQUAL(w.stats().token_mismatches_total, 1u);
+  BOOST_CHECK_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(more_tokens_than_there_are_frames_cost_no_hit) {
+  World w(kPlain);
+  w.fill(w.keys(4));
+  quire_seq seq = 0;
+  BOOST_REQUIRE_EQUAL(quire_seq_open(w.cache, &w.root, nullptr, 0, nullptr, nullptr, &seq), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_seq_append(w.cache, seq, UINT32_MAX, nullptr, nullptr), QUIRE_E_NOMEM);
+  BOOST_CHECK_EQUAL(w.stats().pages_visible, 4u);
+  BOOST_CHECK_EQUAL(quire_seq_close(w.cache, seq, nullptr), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(anchors_are_set_before_pages_are_encoded_directly) {
+  World w(kPacked);
+  const std::vector<float> means(64, 0.5f);
+  BOOST_REQUIRE_EQUAL(quire_key_anchor_set(w.cache, 0, means.data()), QUIRE_OK);
+  quire_page page = 0;
+  BOOST_REQUIRE_EQUAL(w.alloc(0, 1, &page, QUIRE_ALLOC_SEALED), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_key_anchor_set(w.cache, 0, means.data()), QUIRE_E_BUSY);
+  BOOST_CHECK_EQUAL(quire_free(w.cache, &page, 1), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(outputs_of_a_newer_header_may_hold_anything_and_are_zeroed_behind_ours) {
+  World w(kPlain);
+  struct {
+    quire_hit hit;
+    uint32_t newer[2];
+  } out;
+  std::memset(&out, 0xff, sizeof out);
+  out.hit.size = sizeof out;
+  const quire_prefix p = w.prefix({});
+  BOOST_CHECK_EQUAL(quire_match(w.cache, &p, &out.hit), QUIRE_OK);
+  BOOST_CHECK_EQUAL(out.hit.pages, 0u);
+  BOOST_CHECK_EQUAL(out.newer[0] | out.newer[1], 0u);
+}
+
+BOOST_AUTO_TEST_CASE(a_forked_child_is_refused_and_may_open_its_own) {
+  World w(kPlain);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    bool good = quire_step(w.cache) == QUIRE_E_INVALID;
+    quire_config config;
+    quire_config_init(&config);
+    quire_config_parse(&config, kPlain);
+    config.segment = "-";
+    config.epoch_ms = QUIRE_NO_TIMER;
+    quire_cache *own = nullptr;
+    good = good && quire_open(&config, &own) == QUIRE_OK && quire_step(own) == QUIRE_OK;
+    good = good && quire_step(w.cache) == QUIRE_E_INVALID && quire_close(own) == QUIRE_OK;
+    ::_exit(good ? 0 : 1);
+  }
+  int status = -1;
+  BOOST_REQUIRE_EQUAL(::waitpid(child, &status, 0), child);
+  BOOST_CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
+}
