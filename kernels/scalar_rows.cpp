@@ -12,7 +12,7 @@ namespace scalar {
 
 void widen(DType type, const void *from, float *to, size_t n) {
   if (type == DType::kF32) {
-    std::memcpy(to, from, n * sizeof(float));
+    if (n != 0) std::memcpy(to, from, n * sizeof(float));  // no rows may mean no memory
     return;
   }
   const auto *bytes = static_cast<const uint8_t *>(from);
@@ -25,7 +25,7 @@ void widen(DType type, const void *from, float *to, size_t n) {
 
 void narrow(DType type, const float *from, void *to, size_t n) {
   if (type == DType::kF32) {
-    std::memcpy(to, from, n * sizeof(float));
+    if (n != 0) std::memcpy(to, from, n * sizeof(float));  // no rows may mean no memory
     return;
   }
   auto *bytes = static_cast<uint8_t *>(to);
