@@ -6,6 +6,7 @@
 #ifndef QUIRE_TESTS_SUPPORT_RECLAIM_WORLD_H
 #define QUIRE_TESTS_SUPPORT_RECLAIM_WORLD_H
 
+#include <atomic>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -140,7 +141,7 @@ class ReclaimWorld final : public EvictSink {
   std::unique_ptr<Reclaim> reclaimer;
   std::function<void(uint32_t, uint32_t, EvictReason)> on_evicted;
   std::function<bool(uint32_t)> dead;
-  uint64_t evictions = 0;
+  std::atomic<uint64_t> evictions{0};  // evictors are several
 };
 
 }  // namespace quire::test
