@@ -94,7 +94,7 @@ std::vector<float> hard_rows(size_t rows, uint32_t dim, std::mt19937_64 &random)
 template <class T>
 void require_same_bits(const std::vector<T> &a, const std::vector<T> &b, const std::string &what) {
   BOOST_REQUIRE_EQUAL(a.size(), b.size());
-  if (std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0) return;
+  if (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0) return;
   size_t i = 0;
   while (std::memcmp(&a[i], &b[i], sizeof(T)) == 0) ++i;
   BOOST_FAIL(what << ": differs first at " << i);
