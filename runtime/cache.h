@@ -59,7 +59,7 @@ inline constexpr uint16_t kPageOpen = 1;    // its frame is an open one
 inline constexpr uint16_t kPageSealed = 2;  // encoded
 inline constexpr uint16_t kPageLossy = 4;   // decoded from a sealed page
 inline constexpr uint16_t kPageBusy = 8;    // a verb works on this private page
-inline constexpr uint16_t kPageForked = 16;  // a sequence's page that another one copied or shared
+inline constexpr uint16_t kPageCopied = 16;  // copies of this private page are on their way on several streams
 inline constexpr uint16_t kPageBehind = 16;  // may be ready before a page above it is (publish.cpp)
 
 enum class FrameClass : uint32_t { kSealed = 0, kOpen = 1 };
@@ -161,7 +161,9 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
                       uint32_t stream_slot) noexcept;
   Status unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
-  Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
+  Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream, uint32_t stream_slot) noexcept;
+  // Whether work on the stream may change what a private page holds: copies of it are over, or come first.
+  bool changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
 
   // ---- publish.cpp
   Status publish(quire_lease lease, const quire_prefix &prefix, quire_page *pages,
@@ -273,6 +275,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   // ---- seal.cpp
   kernels::Frames kernel_frames() const noexcept;
   void note_writer(uint32_t page, uint32_t stream_slot) noexcept;
+  void note_copy(uint32_t page, uint32_t stream_slot) noexcept;
+  bool passes(uint32_t slot, uint32_t epoch, Stream stream, uint32_t stream_slot) noexcept;
   Status freeze_anchors() noexcept;
   Status enqueue_seal(const uint32_t *from, const uint32_t *to, const uint32_t *index, uint32_t n,
                       Stream stream) noexcept;

@@ -213,6 +213,7 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
   d.frame.store(frame, std::memory_order_relaxed);
   d.lease.store(kNoIndex, std::memory_order_relaxed);
   d.writer.store(0, std::memory_order_relaxed);
+  d.key_lo.store(0, std::memory_order_relaxed);  // see note_copy()
   // A page that is appended to in its final format is sealed from the start, in a way.
   const bool direct = config_.has_open && c == FrameClass::kSealed;
   const uint16_t flags = c == FrameClass::kOpen ? kPageOpen : direct ? kPageSealed : 0;

@@ -105,12 +105,7 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
 bool Cache::readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept {
   const PageDescriptor &d = tables_->pages[page];
   const uint16_t writer = d.writer.load(std::memory_order_acquire);
-  if (writer == 0 || writer - 1u == stream_slot) return true;
-  const uint64_t epoch = tables_->clock.widen(d.ready_epoch.load(std::memory_order_relaxed));
-  if (streams_->ready(writer - 1u, epoch)) return true;
-  if (stream == nullptr || streams_->wait_for(writer - 1u, epoch, stream) != Status::kOk) return false;
-  tables_->stats.add(Counter::stream_waits_total);
-  return true;
+  return writer == 0 || passes(writer - 1u, d.ready_epoch.load(std::memory_order_relaxed), stream, stream_slot);
 }
 
 // Whether the canonical page of a key, pinned, may stand in the chain for ours. Not where it hangs on another page than

@@ -192,15 +192,52 @@ Status Cache::unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) n
 }
 
 // The bytes of one page's frame, into another page's frame of the same class.
-Status Cache::copy_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept {
+Status Cache::copy_into(uint32_t from_page, uint32_t to_page, Stream stream,
+                        uint32_t stream_slot) noexcept {
   const PageDescriptor &d = tables_->pages[from_page];
   const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
   const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;
   const void *from = frame_address(c, d.frame.load(std::memory_order_relaxed));
   void *to = frame_address(c, tables_->pages[to_page].frame.load(std::memory_order_relaxed));
   const Status status = device_->copy(to, from, layout(c).page_bytes, stream);
-  if (status != Status::kOk) tables_->stats.add(Counter::device_errors_total);
+  if (status != Status::kOk) {
+    tables_->stats.add(Counter::device_errors_total);
+  } else if (stream_slot != kNoIndex) {
+    note_copy(from_page, stream_slot);
+  }
   return status;
+}
+
+// The last copy of a private page stands in its key, which means nothing before it is published: stream slot + 1 and
+// epoch. Sharers copy at the same time: a note that another one replaces marks the page for good.
+void Cache::note_copy(uint32_t page, uint32_t stream_slot) noexcept {
+  PageDescriptor &d = tables_->pages[page];
+  if (tables_->pages.view(page).state != PageState::kPrivate) return;
+  const uint64_t epoch = clock_epoch();
+  const uint64_t note = uint64_t{stream_slot + 1} << 32 | static_cast<uint32_t>(epoch);
+  const uint64_t before = d.key_lo.exchange(note, std::memory_order_relaxed);
+  if (before != 0 && before >> 32 != stream_slot + 1) {
+    d.flags.fetch_or(kPageCopied, std::memory_order_relaxed);
+  }
+  streams_->want_of(stream_slot, epoch);
+}
+
+bool Cache::changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept {
+  const PageDescriptor &d = tables_->pages[page];
+  if ((d.flags.load(std::memory_order_relaxed) & kPageCopied) != 0) return false;
+  const uint64_t note = d.key_lo.load(std::memory_order_relaxed);
+  return note == 0 || passes(static_cast<uint32_t>(note >> 32) - 1, static_cast<uint32_t>(note), stream,
+                             stream_slot);
+}
+
+// Whether what was enqueued on a slot's stream by that epoch comes before what the caller enqueues now.
+bool Cache::passes(uint32_t slot, uint32_t epoch, Stream stream, uint32_t stream_slot) noexcept {
+  if (slot == stream_slot) return true;
+  const uint64_t at = tables_->clock.widen(epoch);
+  if (at > clock_epoch() || streams_->ready(slot, at)) return true;
+  if (stream == nullptr || streams_->wait_for(slot, at, stream) != Status::kOk) return false;
+  tables_->stats.add(Counter::stream_waits_total);
+  return true;
 }
 
 }  // namespace quire

@@ -110,7 +110,7 @@ Status Sequences::copy_page(const Sequence &s, uint32_t i, bool decode, Stream s
     return status;
   }
   const Status status = decode ? cache_.unseal_into(s.pages[i], *out, stream)
-                               : cache_.copy_into(s.pages[i], *out, stream);
+                               : cache_.copy_into(s.pages[i], *out, stream, stream_slot);
   if (status != Status::kOk) cache_.drop_page(*out);
   return status;
 }
@@ -435,7 +435,6 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
       status = set_error(Status::kBusy, "page %u is shared by as many sequences as it can count", i);
     }
     if (status != Status::kOk) break;
-    cache_.tables().pages[s->pages[i]].flags.fetch_or(kPageForked, std::memory_order_relaxed);
     ++shared_pages;
   }
   if (status != Status::kOk) {
@@ -481,9 +480,9 @@ Status Sequences::truncate(quire_seq seq, uint64_t n_tokens, quire_stream stream
     // The page that is cut must be one that can be written to. Open ones can, as can plain private
     // ones (own_page sees to sharing when it is written); sealed and published ones cannot.
     const uint32_t page = s->pages[keep - 1];
-    const uint16_t flags = cache_.tables().pages[page].flags.load(std::memory_order_relaxed);
     decode = has_open && !cache_.is_open(page);
-    if (decode || keep <= s->chain || (flags & kPageForked) != 0) {
+    if (decode || keep <= s->chain ||
+        (!shared(page) && !cache_.changeable(page, stream, stream_slot))) {
       status = copy_page(*s, keep - 1, decode, stream, stream_slot, &copy);
     }
   }

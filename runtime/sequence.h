@@ -14,7 +14,7 @@
 // Copy-on-write. A fork shares every committed page. Before a sequence writes to a page (append into a partial one, or
 // encoding it) that others share, it takes a copy and gives its share up. The copy may still be on its way on another
 // stream when the last sharer goes on in the old page; so that one only adds to it, and where it rolls back into it,
-// it takes a copy, too (kPageForked). Where the parent has reserved room in the
+// it waits for that stream, or takes a copy, too (Cache::changeable). Where the parent has reserved room in the
 // partial page, its engine may still be writing behind the committed tokens: then the fork gets its copy at once.
 //
 // Rolling back into a sealed page. The rest of it is decoded into an open page, marked lossy, and nothing of this
