@@ -201,22 +201,32 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   return Status::kOk;
 }
 
-// Page handles of a pinned chain. The index gives them in a pipeline; whatever it does not
-// confirm (parent of the next) is read off the chain itself, one dependent load a page.
+// Page handles of a pinned chain. The index gives the numbers in a pipeline, each checked to be the parent of the
+// next; if the last one is the tail, they are the chain. If not (a dead page still has one of the keys, say), they are
+// read off the chain itself, one dependent load a page.
 void Cache::write_chain(const Key *keys, uint32_t tail, uint32_t n,
                         quire_page *pages) noexcept {
   constexpr uint32_t kBatch = 256;
   uint32_t numbers[kBatch];
-  uint32_t page = tail;
-  for (uint32_t end = n; end > 0;) {
-    const uint32_t begin = end > kBatch ? end - kBatch : 0;
-    tables_->index.gather(keys + begin, end - begin, numbers);
-    for (uint32_t i = end; i-- > begin;) {
-      // `page` is the truth, numbers[] made its line hot.
-      pages[i] = page_handle(page);
-      page = tables_->pages[page].parent.load(std::memory_order_relaxed);
-    }
-    end = begin;
+  const PageTable<> &table = tables_->pages;
+  uint32_t last = kNoIndex;
+  uint32_t done = 0;
+  while (done < n) {
+    const uint32_t count = std::min(n - done, kBatch);
+    quire_page *const out = pages + done;
+    const auto got = tables_->index.gather(keys + done, count, numbers, AlwaysAlive{},
+                                           [this, out](uint32_t page, size_t i) {
+                                             out[i] = page_handle(page);
+                                             return true;
+                                           });
+    if (got < count || table[numbers[0]].parent.load(std::memory_order_relaxed) != last) break;
+    last = numbers[count - 1];
+    done += count;
+  }
+  if (last == tail) return;
+  for (uint32_t i = n, page = tail; i-- > 0;) {
+    pages[i] = page_handle(page);
+    page = table[page].parent.load(std::memory_order_relaxed);
   }
 }
 
