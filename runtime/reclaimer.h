@@ -236,6 +236,7 @@ class BasicReclaimer {
   void keep_evictable(uint64_t want, bool all) noexcept;
   bool pop(Entry *out) noexcept;
   void enter(const Entry &entry) noexcept;
+  void look_ahead(uint32_t page) const noexcept;
   // kNone for *exposed: nobody, or pinned, or it was not evicted.
   bool evict(uint32_t page, EvictReason reason, uint32_t *exposed) noexcept;
   template <class F>

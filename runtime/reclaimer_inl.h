@@ -270,6 +270,12 @@ QUIRE_RECLAIMER(bool)::pop(Entry *out) noexcept {
     --heap_.size;
   } else {
     ++cursor_;
+    constexpr size_t kAhead = 8;
+    if (cursor_ + kAhead < sorted_.size) {
+      prefetch(&parts_.pages[sorted_.at[cursor_ + kAhead].page]);
+      const auto &d = parts_.pages[sorted_.at[cursor_ + kAhead / 2].page];
+      parts_.index.prefetch(Key{d.key_lo.load(kRelaxed), d.key_hi.load(kRelaxed)});
+    }
   }
   return true;
 }
@@ -281,6 +287,22 @@ QUIRE_RECLAIMER(void)::enter(const Entry &entry) noexcept {
     return;
   }
   std::push_heap(heap_.at.get(), heap_.at.get() + heap_.size, std::not_fn(std::less<Entry>()));
+}
+
+// The bins of what comes next are each a miss; up a chain the next victims are known early. Asks for
+// the bin of the page some steps up, whose descriptor an earlier call has asked for.
+QUIRE_RECLAIMER(void)::look_ahead(uint32_t page) const noexcept {
+  constexpr uint32_t kSteps = 4;
+  const Pages &pages = parts_.pages;
+  for (uint32_t i = 0; i < kSteps; ++i) {
+    const uint32_t parent = pages[page].parent.load(kRelaxed);
+    if (parent == kNone) return;
+    page = parent;
+  }
+  const auto &d = pages[page];
+  parts_.index.prefetch(Key{d.key_lo.load(kRelaxed), d.key_hi.load(kRelaxed)});
+  const uint32_t next = d.parent.load(kRelaxed);
+  if (next != kNone) prefetch(&pages[next]);
 }
 
 QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, uint32_t *exposed) noexcept {
@@ -311,7 +333,10 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
       uint32_t exposed;
       if (!evict(next.page, EvictReason::kCapacity, &exposed)) continue;
       ++done;
-      if (exposed != kNone) enter(order_of_queue().place(parts_.pages, exposed));
+      if (exposed != kNone) {
+        look_ahead(exposed);
+        enter(order_of_queue().place(parts_.pages, exposed));
+      }
     }
     // A whole refill that gave nothing: others take or pin all of it under our hands.
     if (done == n || done == at_refill) break;
