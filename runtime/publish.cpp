@@ -163,7 +163,7 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
     if (parent != kNoIndex) t.pages.drop_child(parent);
     if (result.status != Insert::kFound) return Status::kAgain;
     if (!may_follow(result.page, page, parent, context)) {
-      drop_pin(result.page);
+      t.pages.unpin(result.page);  // no touch: nothing was read under this pin
       return Status::kAgain;
     }
     t.stats.add(Counter::pages_duplicate_total);

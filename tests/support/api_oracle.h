@@ -47,6 +47,8 @@ struct OraclePage {
 struct OraclePrivate {
   quire_lease lease = 0;
   bool open = false;
+  quire_stream writer = nullptr;  // that sealed it
+  uint64_t written = 0;
 };
 
 struct OracleLease {

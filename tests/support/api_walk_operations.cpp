@@ -237,8 +237,12 @@ void ApiWalk::seal() {
        quire_status_string(status));
   if (!settle(f, status)) return;
   for (const quire_page page : pages) {
-    if (!oracle_.privates.at(page).open) continue;
-    oracle_.privates.at(page).open = false;
+    OraclePrivate &sealed = oracle_.privates.at(page);
+    if (has_open_ && !sealed.open) continue;
+    sealed.writer = stream;
+    sealed.written = stream == nullptr ? 0 : device_.position(stream);
+    if (!sealed.open) continue;
+    sealed.open = false;
     fresh_frame(info(page).frame, stream);
   }
 }
@@ -322,6 +326,9 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
   for (size_t i = length; i < before.size(); ++i) {
     if (!oracle_.privates.at(before[i]).open) continue;
     oracle_.privates.at(before[i]).open = false;
+    oracle_.privates.at(before[i]).writer = options.stream;
+    oracle_.privates.at(before[i]).written =
+        options.stream == nullptr ? 0 : device_.position(options.stream);
     if (after[i] == before[i]) fresh_frame(info(before[i]).frame, options.stream);
   }
   OraclePage fresh;
@@ -343,8 +350,14 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
     if (parent != 0 && !oracle_.alive(oracle_.published.at(parent))) break;
     const quire_page mine = before[i];
     quire_page tail = oracle_.find(keys[i]);
+    bool kept = false;
     if (tail == 0) {
       OraclePage page = fresh;
+      // Whoever sealed it wrote last.
+      if (const OraclePrivate &sealed = oracle_.privates.at(mine); sealed.writer != nullptr) {
+        page.writer = sealed.writer;
+        page.written = sealed.written;
+      }
       page.key = keys[i];
       page.parent = parent;
       page.depth = static_cast<uint32_t>(i);
@@ -357,7 +370,10 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
       tail = mine;
     } else {
       ++duplicate;
-      if ((options.flags & QUIRE_PUBLISH_REPLACE) != 0) {
+      // A page that another stream may still write is not given in place of ours.
+      const quire_stream writer = oracle_.published.at(tail).writer;
+      kept = writer != nullptr && writer != options.stream && after[i] == mine;
+      if (!kept && (options.flags & QUIRE_PUBLISH_REPLACE) != 0) {
         ++replaced;
         const quire_lease owner = oracle_.privates.at(mine).lease;
         if (owner != 0) std::erase(oracle_.leases.at(owner).privates, mine);
@@ -366,7 +382,7 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
         expect(after[i] == tail, "publish: pages[] after REPLACE");
       }
     }
-    if (tail == mine || (options.flags & QUIRE_PUBLISH_REPLACE) == 0) {
+    if (tail == mine || kept || (options.flags & QUIRE_PUBLISH_REPLACE) == 0) {
       expect(after[i] == mine, "publish changed pages[]");
     }
     oracle_.pin(tail);

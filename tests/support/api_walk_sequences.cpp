@@ -243,6 +243,13 @@ void ApiWalk::seq_commit_done(quire_seq seq, const std::vector<uint32_t> *tokens
                                    keys.size() * page_tokens_, nullptr, 0, keys.data(), &n_keys),
                   QUIRE_OK, "chain_keys");
     quire_page tail = oracle_.find(keys[i]);
+    if (tail != 0 && i >= chain.size()) {
+      // The sequence would read what another stream may still write: it goes on with its own page.
+      const quire_stream writer = oracle_.published.at(tail).writer;
+      expect(writer != nullptr && writer != stream, "commit left a duplicate that is ready");
+      s.publishes = false;
+      break;
+    }
     expect(i < chain.size(), "commit published less than it can");
     if (tail == 0) {
       OraclePage page;
