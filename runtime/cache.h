@@ -149,7 +149,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
                     uint32_t *out) noexcept;
   // Gives up one share of a private page (a page on a lease has one).
-  void drop_page(uint32_t page) noexcept;
+  void drop_pages(const uint32_t *pages, uint32_t n) noexcept;
+  void drop_page(uint32_t page) noexcept { drop_pages(&page, 1); }
   quire_page page_handle(uint32_t page) const noexcept;
   quire_key key_of(uint32_t page) const noexcept;
   int32_t block_entry(uint32_t page) const noexcept;
@@ -255,7 +256,11 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status refuse_frames(FrameClass c, uint32_t n) noexcept;
   uint32_t reclaim(uint32_t frames) noexcept;
   bool take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
-  void retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept;
+  void retire_frames(FrameClass c, const uint32_t *frames, uint32_t n, uint64_t epoch,
+                     bool zero) noexcept;
+  void retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept {
+    retire_frames(c, &frame, 1, epoch, zero);
+  }
   void give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept;
   void put_back(FrameClass c, const uint32_t *frames, uint32_t n) noexcept;
   void drain_limbo() noexcept;
@@ -301,6 +306,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   bool is_dead(uint32_t page) noexcept override;
   bool tick(bool woken) noexcept override;
   bool expire_due() noexcept;
+  void count_scans() noexcept;
   bool refill_pool() noexcept;
   void wake_if_low() noexcept {
     if (low_frames_ != 0 && tables_->frame_pool.available() < low_frames_) thread_.wake();
@@ -335,6 +341,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   std::optional<SequenceTable> sequences_;
   std::unique_ptr<ScanRunner> runner_;
   std::optional<Reclaimer> reclaimer_;
+  std::atomic<uint64_t> seen_passes_{0};
+  std::atomic<uint64_t> seen_scanned_{0};
   ReclaimThread thread_;
   uint32_t low_frames_ = 0;   // watermarks, in frames
   uint32_t high_frames_ = 0;

@@ -16,6 +16,11 @@ void report_stats(const ReportSource &from, quire_stats *out) noexcept {
   // The ring counts what it drops itself: whoever pushes need not look.
   out->events_dropped_total += t.events.dropped();
 
+  // So does the table of streams.
+  const StreamTable<> streams(from.region.part(Part::kStreams), h.shape.streams, t.clock, nullptr);
+  out->events_recorded_total += streams.counts().recorded;
+  out->device_errors_total += streams.counts().failed;
+
   const PageCounts pages = t.pages.counts();
   LeaseReport leases;
   report_leases(from, &leases);

@@ -120,14 +120,22 @@ bool Cache::take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot,
   return false;
 }
 
-void Cache::retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept {
+void Cache::retire_frames(FrameClass c, const uint32_t *frames, uint32_t n, uint64_t epoch,
+                          bool zero) noexcept {
+  if (n == 0) return;
   FrameClassView f = frame_class(c);
-  tables_->stats.add(Counter::frames_retired_total);
-  // relaxed: the pool's or limbo's release, which follows, publishes it.
-  if (zero) f.flags[frame].store(kFrameZero, std::memory_order_relaxed);
-  const auto free = [this, c](const uint32_t *some, size_t n) { give_back(c, some, n); };
-  if (f.limbo->retire(frame, epoch, streams_->min_passed(), free)) return;
-  tables_->stats.add(Counter::frames_limbo_total);
+  tables_->stats.add(Counter::frames_retired_total, n);
+  for (uint32_t i = 0; i < n && zero; ++i) {
+    // relaxed: the pool's or limbo's release, which follows, publishes it.
+    f.flags[frames[i]].store(kFrameZero, std::memory_order_relaxed);
+  }
+  if (epoch <= streams_->min_passed()) {
+    give_back(c, frames, n);
+    return;
+  }
+  const auto free = [this, c](const uint32_t *some, size_t m) { give_back(c, some, m); };
+  for (uint32_t i = 0; i < n; ++i) f.limbo->push(frames[i], epoch, free);
+  tables_->stats.add(Counter::frames_limbo_total, n);
   streams_->want(epoch);
 }
 
@@ -146,7 +154,7 @@ void Cache::give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept {
 // Frames from take_frames() that were not used. A stream may still read those that came from limbo.
 void Cache::put_back(FrameClass c, const uint32_t *frames, uint32_t n) noexcept {
   const uint64_t epoch = clock_epoch();
-  for (uint32_t i = 0; i < n; ++i) retire_frame(c, frames[i], epoch, false);
+  retire_frames(c, frames, n, epoch, false);
 }
 
 void Cache::drain_limbo() noexcept {
@@ -248,20 +256,36 @@ Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_
   return Status::kOk;
 }
 
-// The page's frame and number go, and with them its busy flag, which the caller holds where others know a handle.
-void Cache::drop_page(uint32_t page) noexcept {
+// Gives up one share of each page; a page whose last share it was goes, with its frame. The caller holds the
+// pages' busy flags, or they are a sequence's. Pools are asked once a batch.
+void Cache::drop_pages(const uint32_t *pages, uint32_t n) noexcept {
   Tables &t = *tables_;
-  PageDescriptor &d = t.pages[page];
-  const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
-  const uint32_t frame = d.frame.load(std::memory_order_relaxed);
-  // A page that other sequences share loses a sharer, no more; nobody claims such a page.
-  if (t.pages.release_private(page, t.pages.generation(page)) != Release::kFreed) return;
-  retire_frame(open ? FrameClass::kOpen : FrameClass::kSealed, frame, clock_epoch(), zeroing());
-  // Between the two: whoever claims the page by its old handle finds it freed, and the next owner,
-  // who has the number from the pool, finds no flag of ours.
-  unclaim_page(page);
-  t.page_pool.free(&page, 1);
-  t.stats.add(Counter::pages_freed_total);
+  for (uint32_t done = 0; done < n; done += kMostPages) {
+    const uint32_t end = std::min(n, done + kMostPages);
+    uint32_t freed[kMostPages];
+    uint32_t frames[2][kMostPages];  // by class
+    uint32_t n_frames[2] = {0, 0};
+    uint32_t n_freed = 0;
+    for (uint32_t i = done; i < end; ++i) {
+      const PageDescriptor &d = t.pages[pages[i]];
+      const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
+      const uint32_t frame = d.frame.load(std::memory_order_relaxed);
+      // A page that other sequences share loses a sharer, no more; nobody claims such a page.
+      if (t.pages.release_private(pages[i], t.pages.generation(pages[i])) != Release::kFreed) continue;
+      const auto c = static_cast<uint32_t>(open ? FrameClass::kOpen : FrameClass::kSealed);
+      frames[c][n_frames[c]++] = frame;
+      freed[n_freed++] = pages[i];
+      // Here: whoever claims the page by its old handle finds it freed, and the next owner, who has the
+      // number from the pool, finds no flag of ours.
+      unclaim_page(pages[i]);
+    }
+    for (const FrameClass c : {FrameClass::kSealed, FrameClass::kOpen}) {
+      const auto at = static_cast<uint32_t>(c);
+      retire_frames(c, frames[at], n_frames[at], clock_epoch(), zeroing());
+    }
+    t.page_pool.free(freed, n_freed);
+    t.stats.add(Counter::pages_freed_total, n_freed);
+  }
 }
 
 void Cache::link(uint32_t lease_index, uint32_t page) noexcept {
@@ -343,11 +367,15 @@ Status Cache::free_private_pages(LeaseSlot &slot) noexcept {
     }
     page = next_of(d.expiry_ms.load(std::memory_order_relaxed));
   }
+  uint32_t batch[kMostPages];
+  uint32_t n = 0;
   for (uint32_t page = head; page != kNoIndex;) {
-    const uint32_t next = next_of(pages[page].expiry_ms.load(std::memory_order_relaxed));
+    batch[n++] = page;
     pages[page].lease.store(kNoIndex, std::memory_order_relaxed);
-    drop_page(page);
-    page = next;
+    page = next_of(pages[page].expiry_ms.load(std::memory_order_relaxed));
+    if (n < kMostPages && page != kNoIndex) continue;
+    drop_pages(batch, n);
+    n = 0;
   }
   slot.private_head.store(kNoIndex, std::memory_order_relaxed);
   slot.private_tail.store(kNoIndex, std::memory_order_relaxed);
@@ -462,20 +490,25 @@ Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
     }
   }
   const bool good = status == Status::kOk;
+  uint32_t batch[kMostPages];
+  uint32_t in_batch = 0;
   for (uint32_t i = 0; i < claimed; ++i) {
     const auto page = static_cast<uint32_t>(pages[i]);
     const uint32_t lease = tables_->pages[page].lease.load(std::memory_order_relaxed);
-    if (good) {
-      unlink(page);
-      // The last page of this lease in the call lets go of it; unlink needs it until then.
-      const bool last = lease != kNoIndex && tables_->leases.slot(lease).visitor.load(
-                                                 std::memory_order_relaxed) == (token | i);
-      drop_page(page);
-      if (last) leave_lease_of(lease, token);
-    } else {
+    if (!good) {
       leave_lease_of(lease, token);
       unclaim_page(page);
+      continue;
     }
+    unlink(page);
+    // The last page of this lease in the call lets go of it; unlink needs it until then.
+    const bool last = lease != kNoIndex && tables_->leases.slot(lease).visitor.load(
+                                               std::memory_order_relaxed) == (token | i);
+    if (last) leave_lease_of(lease, token);
+    batch[in_batch++] = page;
+    if (in_batch < kMostPages && i + 1 < claimed) continue;
+    drop_pages(batch, in_batch);
+    in_batch = 0;
   }
   return status;
 }

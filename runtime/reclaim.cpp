@@ -62,19 +62,35 @@ uint32_t Cache::reclaim(uint32_t frames) noexcept {
   const uint64_t now = now_ms();
   if (reclaimer_->expiry_due(now)) evicted = reclaimer_->expire(now).total();
   if (evicted < frames) evicted += reclaimer_->reclaim(frames - evicted);
+  count_scans();
   return evicted;
+}
+
+// The reclaimer counts its scans for itself; others see them in the region. Two threads may come in either
+// order: what one adds too much the other takes away.
+void Cache::count_scans() noexcept {
+  const ReclaimCounts counts = reclaimer_->counts();
+  const uint64_t passes = seen_passes_.exchange(counts.passes, std::memory_order_relaxed);
+  const uint64_t scanned = seen_scanned_.exchange(counts.scanned, std::memory_order_relaxed);
+  tables_->stats.add(Counter::reclaim_passes_total, counts.passes - passes);
+  tables_->stats.add(Counter::reclaim_scanned_total, counts.scanned - scanned);
 }
 
 bool Cache::expire_due() noexcept {
   const uint64_t now = now_ms();
-  return reclaimer_->expiry_due(now) && reclaimer_->expire(now).total() != 0;
+  if (!reclaimer_->expiry_due(now)) return false;
+  const bool any = reclaimer_->expire(now).total() != 0;
+  count_scans();
+  return any;
 }
 
 // From the low watermark up to the high one.
 bool Cache::refill_pool() noexcept {
   const uint32_t available = tables_->frame_pool.available();
   if (low_frames_ == 0 || available >= low_frames_) return false;
-  return reclaimer_->reclaim(high_frames_ - available) != 0;
+  const bool any = reclaimer_->reclaim(high_frames_ - available) != 0;
+  count_scans();
+  return any;
 }
 
 bool Cache::tick(bool /*woken*/) noexcept {
