@@ -371,7 +371,8 @@ void ApiWalk::run(uint64_t operations) {
     int at = static_cast<int>(below(static_cast<uint32_t>(total)));
     size_t which = 0;
     while (at >= kPlain[which].first) at -= kPlain[which++].first;
-    (this->*kPlain[which].second)();
+    const Operation operation = kPlain[which].second;
+    (this->*operation)();
     disarm();
     if (++operations_ % 32 == 0) compare();
     if (operations_ % 1024 == 0) evict_namespace();
