@@ -15,9 +15,9 @@ using quire::test::ApiWalk;
 using quire::test::WalkSetup;
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || !defined(NDEBUG)
-constexpr uint64_t kOperations = 8000;
+constexpr uint64_t kOperations = 80000;
 #else
-constexpr uint64_t kOperations = 125000;
+constexpr uint64_t kOperations = 400000;
 #endif
 constexpr uint64_t kSeeds = 4;
 
