@@ -288,7 +288,7 @@ class Cache final : private EvictSink, private BackgroundWork {
 
   // ---- publish.cpp
   void retain(uint32_t page, const quire_retention &retention) noexcept;
-  bool ready_above(uint32_t parent, uint16_t writer) const noexcept;
+  bool ready_above(uint32_t parent, uint32_t page) const noexcept;
   void describe_page(uint32_t page, uint32_t parent, const Namespace &space,
                      const PublishContext &context) noexcept;
   bool may_follow(uint32_t page, uint32_t ours, uint32_t parent,

@@ -47,17 +47,23 @@ void Cache::retain(uint32_t page, const quire_retention &retention) noexcept {
   pages.set_class(page, cls);
 }
 
-// Whether a page behind `parent` that `writer` (0: nobody any more) writes is never ready before the parent and all
-// above it. Not so where another stream still writes the parent: two streams computed the same prefix, and the one
-// whose page was not taken has gone on behind the other's.
-bool Cache::ready_above(uint32_t parent, uint16_t writer) const noexcept {
-  const PageDescriptor &d = tables_->pages[parent];
-  if ((d.flags.load(std::memory_order_relaxed) & kPageBehind) != 0) return false;
+// Whether `page`, behind `parent`, is never ready before the parent and all above it: the parent is ready, or the same
+// stream writes the page after it. Not so where another stream still writes the parent (two computed the same prefix, and
+// the one whose page was not taken has gone on behind the other's), or where the page was sealed before the parent was written.
+bool Cache::ready_above(uint32_t parent, uint32_t page) const noexcept {
+  const PageDescriptor &above = tables_->pages[parent];
+  const PageDescriptor &d = tables_->pages[page];
+  if ((above.flags.load(std::memory_order_relaxed) & kPageBehind) != 0) return false;
   // acquire: pairs with the release in cut_unready().
-  const uint16_t of_parent = d.writer.load(std::memory_order_acquire);
-  if (of_parent == 0 || of_parent == writer) return true;
-  const uint64_t epoch = tables_->clock.widen(d.ready_epoch.load(std::memory_order_relaxed));
-  return streams_->ready(of_parent - 1u, epoch);
+  const uint16_t writer = above.writer.load(std::memory_order_acquire);
+  if (writer == 0) return true;
+  const uint32_t epoch = above.ready_epoch.load(std::memory_order_relaxed);
+  const uint32_t ours = d.ready_epoch.load(std::memory_order_relaxed);
+  if (writer == d.writer.load(std::memory_order_relaxed) &&
+      static_cast<int32_t>(ours - epoch) >= 0) {
+    return true;
+  }
+  return streams_->ready(writer - 1u, tables_->clock.widen(epoch));
 }
 
 // Everything a descriptor says of a page that is about to be published, but its key.
@@ -81,7 +87,7 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
     d.writer.store(context.writer, std::memory_order_relaxed);
     d.ready_epoch.store(static_cast<uint32_t>(context.epoch), std::memory_order_relaxed);
   }
-  if (parent != kNoIndex && !ready_above(parent, context.writer)) {
+  if (parent != kNoIndex && !ready_above(parent, page)) {
     d.flags.fetch_or(kPageBehind, std::memory_order_relaxed);
   } else {
     d.flags.fetch_and(static_cast<uint16_t>(~kPageBehind), std::memory_order_relaxed);
