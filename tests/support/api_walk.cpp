@@ -370,7 +370,7 @@ void ApiWalk::run(uint64_t operations) {
   for (uint64_t i = 0; i < operations; ++i) {
     int at = static_cast<int>(below(static_cast<uint32_t>(total)));
     size_t which = 0;
-    while (at >= kPlain[which].first) at -= kPlain[which++].first;
+    for (; at >= kPlain[which].first; ++which) at -= kPlain[which].first;
     const Operation operation = kPlain[which].second;
     (this->*operation)();
     disarm();
