@@ -57,7 +57,9 @@ using quire::Status;
 
 extern "C" {
 
-uint32_t quire_version(void) { return QUIRE_VERSION_NUMBER; }
+uint32_t quire_version(void) {
+  return QUIRE_VERSION_NUMBER;
+}
 
 const char *quire_status_string(quire_status status) {
   switch (static_cast<int>(status)) {
@@ -71,7 +73,9 @@ const char *quire_status_string(quire_status status) {
   }
 }
 
-const char *quire_last_error(void) { return quire::last_error(); }
+const char *quire_last_error(void) {
+  return quire::last_error();
+}
 
 // ---- life
 
@@ -149,7 +153,8 @@ quire_status quire_namespace_set(quire_cache *c, const quire_key *root,
   return quire::on_cache(c, [&](Cache &cache) {
     if (root == nullptr) return set_error(Status::kInvalid, "root is NULL");
     quire_namespace whole;
-    if (const Status s = quire::read_struct(settings, "settings", &whole); s != Status::kOk) return s;
+    if (const Status s = quire::read_struct(settings, "settings", &whole); s != Status::kOk)
+      return s;
     return cache.namespace_set(quire::to_key(*root), whole);
   });
 }
@@ -357,8 +362,7 @@ quire_status quire_page_data(quire_cache *c, quire_page page, void **data, size_
 // ---- engine
 
 quire_status quire_stream_add(quire_cache *c, quire_stream stream, uint32_t rank, uint32_t flags) {
-  return quire::on_cache(
-      c, [&](Cache &cache) { return cache.stream_add(stream, rank, flags); });
+  return quire::on_cache(c, [&](Cache &cache) { return cache.stream_add(stream, rank, flags); });
 }
 
 quire_status quire_stream_remove(quire_cache *c, quire_stream stream) {

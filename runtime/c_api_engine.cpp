@@ -27,7 +27,8 @@ quire_status quire_seq_open(quire_cache *c, const quire_key *root, const uint32_
     if ((o.flags & ~(QUIRE_SEQ_PRIVATE | QUIRE_SEQ_LEAVE_ONE)) != 0) {
       return set_error(Status::kInvalid, "opt.flags: unknown bits in %#x", o.flags);
     }
-    if (o.extra == nullptr && o.n_extra > 0) return set_error(Status::kInvalid, "opt.extra is NULL");
+    if (o.extra == nullptr && o.n_extra > 0)
+      return set_error(Status::kInvalid, "opt.extra is NULL");
     if (o.retention != nullptr) {
       const Status s = quire::read_struct(o.retention, "opt.retention", &storage);
       if (s != Status::kOk) return s;
@@ -153,11 +154,14 @@ quire_status quire_attention_workspace(quire_cache *c, const quire_attention_bou
   });
 }
 
-const char *quire_cpu_target(void) { return quire::kernels::active_target(); }
+const char *quire_cpu_target(void) {
+  return quire::kernels::active_target();
+}
 
 quire_status quire_cpu_target_set(const char *name) {
   if (quire::kernels::select_target(name)) return QUIRE_OK;
-  return quire::to_c(set_error(Status::kUnsupported, "no CPU target \"%s\" in this build or machine", name));
+  return quire::to_c(
+      set_error(Status::kUnsupported, "no CPU target \"%s\" in this build or machine", name));
 }
 
 }  // extern "C"

@@ -21,8 +21,12 @@ namespace quire {
 inline quire_status to_c(Status status) noexcept {
   return static_cast<quire_status>(static_cast<int>(status));
 }
-inline quire_cache *to_c(Cache *cache) noexcept { return reinterpret_cast<quire_cache *>(cache); }
-inline Cache *from_c(quire_cache *cache) noexcept { return reinterpret_cast<Cache *>(cache); }
+inline quire_cache *to_c(Cache *cache) noexcept {
+  return reinterpret_cast<quire_cache *>(cache);
+}
+inline Cache *from_c(quire_cache *cache) noexcept {
+  return reinterpret_cast<Cache *>(cache);
+}
 
 // kInvalid with a sentence.
 inline quire_status refuse(const char *why) noexcept {

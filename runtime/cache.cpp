@@ -119,9 +119,10 @@ Status Cache::build(const quire_config &config, Device *device) noexcept {
   if (codec_memory_ == nullptr) return set_error(Status::kNomem, "no memory for the codec");
   codec_ = kernels::codec_create(codec, codec_memory_);
   if (codec_ == nullptr) {
-    return set_error(Status::kInvalid,
-                     "config: codebook: 16 values that ascend within [-1, 1] are wanted, the one nearest 0 "
-                     "not negative");
+    return set_error(
+        Status::kInvalid,
+        "config: codebook: 16 values that ascend within [-1, 1] are wanted, the one nearest 0 "
+        "not negative");
   }
   if (!config_.has_secret) {
     if (const Status s = Keys::random_secret(config_.secret); s != Status::kOk) return s;
@@ -163,10 +164,11 @@ Status Cache::close(Cache *cache) noexcept {
   const uint32_t streams = cache->streams_->readers();
   const PageCounts pages = t.pages.counts();
   if (sequences + leases + streams + pages.private_pages > 0) {
-    return set_error(Status::kBusy,
-                     "still there: %u sequences, %u leases, %u private pages, %u streams that are registered "
-                     "or not done",
-                     sequences, leases, pages.private_pages, streams);
+    return set_error(
+        Status::kBusy,
+        "still there: %u sequences, %u leases, %u private pages, %u streams that are registered "
+        "or not done",
+        sequences, leases, pages.private_pages, streams);
   }
   Heap heap_for_self{cache->config_.values.allocator.alloc != nullptr
                          ? Heap(callbacks_of(cache->config_.values.allocator))
@@ -249,7 +251,8 @@ uint64_t Cache::revoke_late(Handle lease, uint64_t now) noexcept {
   }
   const LeaseSlot &slot = tables_->leases.slot(lease.index);
   const uint64_t deadline = slot.deadline_ms.load(std::memory_order_relaxed);
-  const bool revocable = (slot.flags.load(std::memory_order_relaxed) & QUIRE_ACQUIRE_REVOCABLE) != 0;
+  const bool revocable =
+      (slot.flags.load(std::memory_order_relaxed) & QUIRE_ACQUIRE_REVOCABLE) != 0;
   if (deadline == 0 || deadline > now || !revocable) {
     tables_->leases.leave(lease.index);
     return deadline == 0 ? UINT64_MAX : std::max(deadline, now + 1);
@@ -298,8 +301,8 @@ void Cache::emit_page(uint32_t kind, uint32_t page, uint32_t reason) noexcept {
   event.reason = static_cast<uint16_t>(reason);
   event.index = d.depth.load(std::memory_order_relaxed);
   event.epoch = clock_epoch();
-  event.key = Key{d.key_lo.load(std::memory_order_relaxed),
-                  d.key_hi.load(std::memory_order_relaxed)};
+  event.key =
+      Key{d.key_lo.load(std::memory_order_relaxed), d.key_hi.load(std::memory_order_relaxed)};
   tables_->events.push(event);
 }
 

@@ -59,7 +59,8 @@ inline constexpr uint16_t kPageOpen = 1;    // its frame is an open one
 inline constexpr uint16_t kPageSealed = 2;  // encoded
 inline constexpr uint16_t kPageLossy = 4;   // decoded from a sealed page
 inline constexpr uint16_t kPageBusy = 8;    // a verb works on this private page
-inline constexpr uint16_t kPageCopied = 16;  // copies of this private page are on their way on several streams
+inline constexpr uint16_t kPageCopied =
+    16;  // copies of this private page are on their way on several streams
 inline constexpr uint16_t kPageBehind = 16;  // may be ready before a page above it is (publish.cpp)
 
 enum class FrameClass : uint32_t { kSealed = 0, kOpen = 1 };
@@ -74,7 +75,8 @@ struct Alive {
   bool operator()(uint32_t page) const noexcept {
     const PageDescriptor &d = (*pages)[page];
     const uint32_t space = d.space.load(std::memory_order_relaxed);
-    if (d.space_generation.load(std::memory_order_relaxed) != spaces->generation(space)) return false;
+    if (d.space_generation.load(std::memory_order_relaxed) != spaces->generation(space))
+      return false;
     return now_ms == 0 || d.expiry_ms.load(std::memory_order_relaxed) > now_ms;
   }
 };
@@ -84,7 +86,9 @@ inline const Key *to_keys(const quire_key *keys) noexcept {
   static_assert(sizeof(Key) == sizeof(quire_key) && alignof(Key) == alignof(quire_key));
   return reinterpret_cast<const Key *>(keys);
 }
-inline Key to_key(quire_key key) noexcept { return Key{key.lo, key.hi}; }
+inline Key to_key(quire_key key) noexcept {
+  return Key{key.lo, key.hi};
+}
 
 // The pool, the limbo and the flags of one class of frames.
 struct FrameClassView {
@@ -162,7 +166,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
                       uint32_t stream_slot) noexcept;
   Status unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
-  Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream, uint32_t stream_slot) noexcept;
+  Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream,
+                   uint32_t stream_slot) noexcept;
   // Whether work on the stream may change what a private page holds: copies of it are over, or come first.
   bool changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
 
@@ -188,9 +193,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status find_stream(Stream stream, uint32_t *slot) noexcept;
   // kInvalid in a child of fork(): every C call asks first.
   Status check_process() const noexcept;
-  uint64_t now_ms() const noexcept {
-    return config_.values.clock(config_.values.clock_user);
-  }
+  uint64_t now_ms() const noexcept { return config_.values.clock(config_.values.clock_user); }
   // The same as of the last tick, without asking the clock.
   uint64_t coarse_ms() const noexcept {
     return region_.header().now_ms.load(std::memory_order_relaxed);
@@ -344,10 +347,10 @@ class Cache final : private EvictSink, private BackgroundWork {
   std::atomic<uint64_t> seen_passes_{0};
   std::atomic<uint64_t> seen_scanned_{0};
   ReclaimThread thread_;
-  uint32_t low_frames_ = 0;   // watermarks, in frames
+  uint32_t low_frames_ = 0;  // watermarks, in frames
   uint32_t high_frames_ = 0;
   uint64_t last_activity_ = 0;  // the thread's: what the counters summed up to at its last tick
-  std::atomic<bool> expires_{false};   // some page has an absolute expiry
+  std::atomic<bool> expires_{false};  // some page has an absolute expiry
   std::atomic<bool> zeroing_{false};
   // What all streams had passed when an eviction for the caller's sake last gave limbo frames only.
   std::atomic<uint64_t> fed_limbo_at_{0};

@@ -28,7 +28,16 @@ constexpr uint32_t kFewestOpen = 32;
 constexpr uint32_t kMostOpen = 4096;
 
 enum class FieldKind : uint8_t {
-  kU32, kU64Bytes, kHeadDim, kFloat, kI32, kFormat, kPolicy, kDevice, kSegment, kRopeTheta
+  kU32,
+  kU64Bytes,
+  kHeadDim,
+  kFloat,
+  kI32,
+  kFormat,
+  kPolicy,
+  kDevice,
+  kSegment,
+  kRopeTheta
 };
 
 struct FieldName {
@@ -37,8 +46,10 @@ struct FieldName {
   size_t offset;
 };
 
-#define QUIRE_FIELD(name, kind) {#name, FieldKind::kind, offsetof(quire_config, name)}
-#define QUIRE_GEOMETRY(name) {#name, FieldKind::kU32, offsetof(quire_config, geometry.name)}
+#define QUIRE_FIELD(name, kind) \
+  { #name, FieldKind::kind, offsetof(quire_config, name) }
+#define QUIRE_GEOMETRY(name) \
+  { #name, FieldKind::kU32, offsetof(quire_config, geometry.name) }
 constexpr FieldName kFields[] = {
     QUIRE_GEOMETRY(layers),
     QUIRE_GEOMETRY(kv_heads),
@@ -259,9 +270,19 @@ bool parse_bytes(const char *text, uint64_t *bytes) noexcept {
   static constexpr struct {
     const char *name;
     double factor;
-  } kUnits[] = {{"", 1},          {"B", 1},     {"K", 1024},      {"M", 1048576},
-                {"G", 1073741824}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824},
-                {"TiB", 1099511627776.0}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+  } kUnits[] = {{"", 1},
+                {"B", 1},
+                {"K", 1024},
+                {"M", 1048576},
+                {"G", 1073741824},
+                {"KiB", 1024},
+                {"MiB", 1048576},
+                {"GiB", 1073741824},
+                {"TiB", 1099511627776.0},
+                {"KB", 1e3},
+                {"MB", 1e6},
+                {"GB", 1e9},
+                {"TB", 1e12}};
   for (const auto &unit : kUnits) {
     if (std::strcmp(end, unit.name) != 0) continue;
     const double total = std::floor(value * unit.factor);
@@ -313,8 +334,8 @@ Status config_parse(quire_config *config, const char *text, char *text_buffer,
   if (state.rope_theta > 0) {
     quire_rope &rope = next.geometry.rope;
     const uint32_t dim = rope.rotary_dim != 0 ? rope.rotary_dim : next.geometry.head_dim_k;
-    if (dim == 0 || quire_rope_init(&rope, dim, state.rope_theta,
-                                    static_cast<int>(rope.interleaved)) != 0) {
+    if (dim == 0 ||
+        quire_rope_init(&rope, dim, state.rope_theta, static_cast<int>(rope.interleaved)) != 0) {
       return set_error(Status::kInvalid, "rope_theta: rope_dim %u cannot be turned", dim);
     }
   }
@@ -357,17 +378,17 @@ Status config_layouts(const quire_config &from, Config *out) noexcept {
   quire_config &v = out->values;
   fill(&v.geometry.page_tokens, 64u);
   if (quire_geometry_valid(&v.geometry) == 0) {
-    return invalid("geometry",
-                   "layers, kv_heads (1 to 4096), head_dim_k (a multiple of 8 to 1024), head_dim_v (0 or "
-                   "likewise) and page_tokens (a multiple of 8 to 1024) are wanted");
+    return invalid(
+        "geometry",
+        "layers, kv_heads (1 to 4096), head_dim_k (a multiple of 8 to 1024), head_dim_v (0 or "
+        "likewise) and page_tokens (a multiple of 8 to 1024) are wanted");
   }
   const int made = quire_page_layout_init(&out->layout, &v.geometry, v.format, 0);
   if (made == -2) return unsupported("format", "this format has no layout in this version");
   if (made != 0) return invalid("format", "not a quire_format_id, or the head dims do not fit it");
   out->has_open = quire_format_has_open_pages(v.format) != 0;
   out->open_layout = out->layout;
-  if (out->has_open &&
-      quire_page_layout_init(&out->open_layout, &v.geometry, v.format, 1) != 0) {
+  if (out->has_open && quire_page_layout_init(&out->open_layout, &v.geometry, v.format, 1) != 0) {
     return invalid("format", "no open layout for this geometry");
   }
   return Status::kOk;

@@ -17,7 +17,9 @@
 namespace quire {
 namespace {
 
-kernels::DType to_dtype(uint32_t dtype) { return static_cast<kernels::DType>(dtype); }
+kernels::DType to_dtype(uint32_t dtype) {
+  return static_cast<kernels::DType>(dtype);
+}
 
 Status check_dtype(uint32_t dtype, const char *name) noexcept {
   if (dtype <= QUIRE_BF16) return Status::kOk;
@@ -101,10 +103,9 @@ Status Cache::kv_gather(const quire_gather_args &args) noexcept {
   a.v_token_stride = args.v_token_stride;
   a.v_head_stride = args.v_head_stride;
   return launched(device_->launch(args.stream, [this, a] {
-    parallel_ranges(workers_, kernels::gather_tasks(*codec_, a),
-                    [&](uint64_t begin, uint64_t end, uint32_t) {
-                      kernels::gather(*codec_, a, begin, end);
-                    });
+    parallel_ranges(
+        workers_, kernels::gather_tasks(*codec_, a),
+        [&](uint64_t begin, uint64_t end, uint32_t) { kernels::gather(*codec_, a, begin, end); });
   }));
 }
 
@@ -117,12 +118,14 @@ Status Cache::check_bounds(const quire_attention_bounds &bounds) const noexcept 
     return set_error(Status::kInvalid, "bounds.q_heads: %u is not a multiple of %u KV heads",
                      bounds.q_heads, g.kv_heads);
   }
-  if (bounds.max_kv > INT32_MAX) return set_error(Status::kInvalid, "bounds.max_kv is over 2^31 - 1");
+  if (bounds.max_kv > INT32_MAX)
+    return set_error(Status::kInvalid, "bounds.max_kv is over 2^31 - 1");
   if (bounds.max_q > INT32_MAX) return set_error(Status::kInvalid, "bounds.max_q is over 2^31 - 1");
   return Status::kOk;
 }
 
-kernels::AttentionArgs Cache::attention_bounds(const quire_attention_bounds &bounds) const noexcept {
+kernels::AttentionArgs Cache::attention_bounds(
+    const quire_attention_bounds &bounds) const noexcept {
   kernels::AttentionArgs a;
   a.frames = kernel_frames();
   a.q_heads = bounds.q_heads;
@@ -157,7 +160,8 @@ Status Cache::attention(const quire_attention_args &args) noexcept {
   }
   const uint64_t reach = uint64_t{args.block_table_stride} * g.page_tokens;
   if (reach < args.bounds.max_kv) {
-    return set_error(Status::kInvalid, "block_table_stride: %u pages do not hold bounds.max_kv tokens",
+    return set_error(Status::kInvalid,
+                     "block_table_stride: %u pages do not hold bounds.max_kv tokens",
                      args.block_table_stride);
   }
   if (!std::isfinite(args.scale) || !(args.soft_cap >= 0)) {
@@ -218,7 +222,8 @@ Status Cache::anchor_set(uint32_t layer, const float *means) noexcept {
     return set_error(Status::kUnsupported, "this format stores keys without an anchor");
   }
   if (g.rope.rotary_dim == 0) {
-    return set_error(Status::kUnsupported, "the geometry has no RoPE description (rope_dim, rope_theta)");
+    return set_error(Status::kUnsupported,
+                     "the geometry has no RoPE description (rope_dim, rope_theta)");
   }
   const size_t n = size_t{g.kv_heads} * g.head_dim_k;
   if (!std::all_of(means, means + n, [](float x) { return std::isfinite(x); })) {
@@ -226,10 +231,12 @@ Status Cache::anchor_set(uint32_t layer, const float *means) noexcept {
   }
   // acquire: pairs with the release below: one call at a time is inside the codec.
   uint32_t idle = 0;
-  if (!anchors_.compare_exchange_strong(idle, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
-    return set_error(Status::kBusy, (idle & kAnchorsFrozen) != 0
-                                        ? "pages were sealed already: anchors are set before the first"
-                                        : "another call is setting an anchor");
+  if (!anchors_.compare_exchange_strong(idle, 1, std::memory_order_acquire,
+                                        std::memory_order_relaxed)) {
+    return set_error(Status::kBusy,
+                     (idle & kAnchorsFrozen) != 0
+                         ? "pages were sealed already: anchors are set before the first"
+                         : "another call is setting an anchor");
   }
   const bool set = kernels::set_anchor(*codec_, layer, means);
   anchors_.store(0, std::memory_order_release);

@@ -57,8 +57,8 @@ Status Cache::pin_tail(const Key *keys, uint32_t *n, uint32_t *tail) noexcept {
     *tail = t.index.find_and_pin(keys[*n - 1], alive, &busy);
     if (*tail != kNoIndex) return Status::kOk;
     if (busy) {
-      return set_error(Status::kBusy, "page %u of the prefix is held by as many leases as it can count",
-                       *n - 1);
+      return set_error(Status::kBusy,
+                       "page %u of the prefix is held by as many leases as it can count", *n - 1);
     }
     --*n;  // evicted since
   }
@@ -155,8 +155,8 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   uint32_t stream_slot = kNoIndex;
   if (const Status s = find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
   if (options.tier != QUIRE_TIER_DEVICE) {
-    return set_error(Status::kUnsupported, "acquire in tier %u: this version has the device tier only",
-                     options.tier);
+    return set_error(Status::kUnsupported,
+                     "acquire in tier %u: this version has the device tier only", options.tier);
   }
   Handle handle;
   if (const Status s = t.leases.open(&handle); s != Status::kOk) return s;
@@ -172,7 +172,8 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
     drop_pin(tail);
     clear_lease(t.leases.slot(handle.index));
     t.leases.close(handle.index);
-    return set_error(Status::kInvalid, "prefix.keys is no chain: key %u is of another place in one", n - 1);
+    return set_error(Status::kInvalid, "prefix.keys is no chain: key %u is of another place in one",
+                     n - 1);
   }
   if (n > 0) cut_unready(&tail, &n, options.stream, stream_slot);
   if (n > 0 && t.tokens != nullptr) cut_mismatch(prefix, &tail, &n);
@@ -204,8 +205,7 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
 // Page handles of a pinned chain. The index gives the numbers in a pipeline, each checked to be the parent of the
 // next; if the last one is the tail, they are the chain. If not (a dead page still has one of the keys, say), they are
 // read off the chain itself, one dependent load a page.
-void Cache::write_chain(const Key *keys, uint32_t tail, uint32_t n,
-                        quire_page *pages) noexcept {
+void Cache::write_chain(const Key *keys, uint32_t tail, uint32_t n, quire_page *pages) noexcept {
   constexpr uint32_t kBatch = 256;
   uint32_t numbers[kBatch];
   const PageTable<> &table = tables_->pages;
@@ -250,8 +250,7 @@ void Cache::set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept {
   uint64_t earliest = earliest_deadline_.load(std::memory_order_relaxed);
   // release: pairs with the exchange in sweep_leases(): a sweep that takes this away sees the lease.
   while (deadline_ms != 0 && deadline_ms < earliest &&
-         !earliest_deadline_.compare_exchange_weak(earliest, deadline_ms,
-                                                   std::memory_order_release,
+         !earliest_deadline_.compare_exchange_weak(earliest, deadline_ms, std::memory_order_release,
                                                    std::memory_order_relaxed)) {
   }
 }
@@ -362,7 +361,8 @@ Status Cache::shorten(quire_lease lease, uint32_t pages) noexcept {
   }
   Status status = Status::kOk;
   if (pages >= length) {
-    if (pages > length) status = set_error(Status::kInvalid, "%u pages of a chain of %u", pages, length);
+    if (pages > length)
+      status = set_error(Status::kInvalid, "%u pages of a chain of %u", pages, length);
   } else if (tail != kNoIndex && !t.pages.add_ref(tail)) {
     status = set_error(Status::kBusy, "page %u is held by as many leases as it can count", tail);
   } else {
@@ -419,7 +419,8 @@ void describe_lease(const Tables &tables, Handle lease, uint32_t cache_tag, uint
   const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
   out->tail = 0;
   if (tail < tables.pages.capacity()) {
-    out->tail = pack_handle(HandleKind::kPage, cache_tag, Handle{tail, tables.pages.generation(tail)});
+    out->tail =
+        pack_handle(HandleKind::kPage, cache_tag, Handle{tail, tables.pages.generation(tail)});
   }
 }
 

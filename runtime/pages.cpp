@@ -17,12 +17,15 @@ namespace {
 // Rounds of "evict, then take": another thread may take what we evicted, as often as this.
 constexpr int kRounds = 4;
 
-
 constexpr uint64_t pack_links(uint32_t next, uint32_t previous) {
   return uint64_t{next} << 32 | previous;
 }
-constexpr uint32_t next_of(uint64_t links) { return static_cast<uint32_t>(links >> 32); }
-constexpr uint32_t previous_of(uint64_t links) { return static_cast<uint32_t>(links); }
+constexpr uint32_t next_of(uint64_t links) {
+  return static_cast<uint32_t>(links >> 32);
+}
+constexpr uint32_t previous_of(uint64_t links) {
+  return static_cast<uint32_t>(links);
+}
 
 }  // namespace
 
@@ -55,7 +58,8 @@ Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
     const uint32_t available = f.pool->available();
     // Where the last eviction only fed limbo, another one does, too, until a reader has moved.
     const auto coming = [&f] { return uint64_t{f.pool->available()} + f.limbo->count(); };
-    if (coming() >= n && streams_->min_passed() <= fed_limbo_at_.load(std::memory_order_relaxed)) break;
+    if (coming() >= n && streams_->min_passed() <= fed_limbo_at_.load(std::memory_order_relaxed))
+      break;
     if (reclaim(n > available ? n - available : 1) == 0 && f.pool->available() < n) break;
     if (f.pool->alloc(n, frames)) return Status::kOk;
     if (coming() < n) continue;  // somebody else took them
@@ -92,8 +96,8 @@ Status Cache::refuse_frames(FrameClass c, uint32_t n) noexcept {
                      what, f.limbo->count());
   }
   tables_->stats.add(Counter::alloc_nomem_total);
-  return set_error(Status::kNomem, "%u %s frames: %u of %u are free, the others are in use", n, what,
-                   f.pool->available(), f.pool->capacity());
+  return set_error(Status::kNomem, "%u %s frames: %u of %u are free, the others are in use", n,
+                   what, f.pool->available(), f.pool->capacity());
 }
 
 // What only this stream may still read it may have at once: its own work is in order.
@@ -194,7 +198,8 @@ Status Cache::claim_page(quire_page handle, uint32_t *page) noexcept {
   PageDescriptor &d = tables_->pages[*page];
   // acquire: pairs with the release in unclaim_page().
   if ((d.flags.fetch_or(kPageBusy, std::memory_order_acquire) & kPageBusy) != 0) {
-    return set_error(Status::kBusy, "page %u is named twice, or another call is working on it", *page);
+    return set_error(Status::kBusy, "page %u is named twice, or another call is working on it",
+                     *page);
   }
   // Look again: it may have been published or freed before we had the flag.
   uint32_t again;
@@ -208,7 +213,8 @@ Status Cache::claim_page(quire_page handle, uint32_t *page) noexcept {
 
 void Cache::unclaim_page(uint32_t page) noexcept {
   // release: pairs with the acquire in claim_page().
-  tables_->pages[page].flags.fetch_and(static_cast<uint16_t>(~kPageBusy), std::memory_order_release);
+  tables_->pages[page].flags.fetch_and(static_cast<uint16_t>(~kPageBusy),
+                                       std::memory_order_release);
 }
 
 void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t index) noexcept {
@@ -271,7 +277,8 @@ void Cache::drop_pages(const uint32_t *pages, uint32_t n) noexcept {
       const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
       const uint32_t frame = d.frame.load(std::memory_order_relaxed);
       // A page that other sequences share loses a sharer, no more; nobody claims such a page.
-      if (t.pages.release_private(pages[i], t.pages.generation(pages[i])) != Release::kFreed) continue;
+      if (t.pages.release_private(pages[i], t.pages.generation(pages[i])) != Release::kFreed)
+        continue;
       const auto c = static_cast<uint32_t>(open ? FrameClass::kOpen : FrameClass::kSealed);
       frames[c][n_frames[c]++] = frame;
       freed[n_freed++] = pages[i];
@@ -363,7 +370,8 @@ Status Cache::free_private_pages(LeaseSlot &slot) noexcept {
         unclaim_page(back);
         back = next;
       }
-      return set_error(Status::kBusy, "another call is working on private page %u of this lease", page);
+      return set_error(Status::kBusy, "another call is working on private page %u of this lease",
+                       page);
     }
     page = next_of(d.expiry_ms.load(std::memory_order_relaxed));
   }
@@ -387,8 +395,8 @@ Status Cache::free_private_pages(LeaseSlot &slot) noexcept {
 
 Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *pages) noexcept {
   if (options.tier != QUIRE_TIER_DEVICE) {
-    return set_error(Status::kUnsupported, "alloc in tier %u: this version has the device tier only",
-                     options.tier);
+    return set_error(Status::kUnsupported,
+                     "alloc in tier %u: this version has the device tier only", options.tier);
   }
   uint32_t stream_slot = kNoIndex;
   if (const Status s = find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
@@ -411,9 +419,10 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
       index = std::max(index, tables_->pages[last].depth.load(std::memory_order_relaxed) + 1);
     }
   }
-  Status status = n <= frame_class(c).pool->capacity()
-                      ? Status::kOk
-                      : set_error(Status::kNomem, "%u pages of %u", n, frame_class(c).pool->capacity());
+  Status status =
+      n <= frame_class(c).pool->capacity()
+          ? Status::kOk
+          : set_error(Status::kNomem, "%u pages of %u", n, frame_class(c).pool->capacity());
   // Pages in their final format are encoded as they are appended to.
   if (status == Status::kOk && config_.has_open && !open && n > 0) status = freeze_anchors();
   uint32_t done = 0;

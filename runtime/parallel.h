@@ -31,10 +31,11 @@ void parallel_ranges(oneapi::tbb::task_arena &arena, uint64_t tasks, Body &&body
     return;
   }
   arena.execute([&] {
-    oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<uint64_t>(0, tasks), [&](const auto &range) {
-      const int worker = oneapi::tbb::this_task_arena::current_thread_index();
-      body(range.begin(), range.end(), static_cast<uint32_t>(worker));
-    });
+    oneapi::tbb::parallel_for(
+        oneapi::tbb::blocked_range<uint64_t>(0, tasks), [&](const auto &range) {
+          const int worker = oneapi::tbb::this_task_arena::current_thread_index();
+          body(range.begin(), range.end(), static_cast<uint32_t>(worker));
+        });
   });
 }
 

@@ -21,7 +21,8 @@ namespace quire {
 Status Cache::check_retention(const quire_retention *retention, bool absolute_allowed) noexcept {
   if (retention == nullptr) return Status::kOk;
   if (retention->priority > 4) {
-    return set_error(Status::kInvalid, "retention: priority %u, 0 to 4 are known", retention->priority);
+    return set_error(Status::kInvalid, "retention: priority %u, 0 to 4 are known",
+                     retention->priority);
   }
   if (retention->cls > 8) {
     return set_error(Status::kInvalid, "retention: class %u, 0 to 8 are known", retention->cls);
@@ -111,7 +112,8 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
 bool Cache::readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept {
   const PageDescriptor &d = tables_->pages[page];
   const uint16_t writer = d.writer.load(std::memory_order_acquire);
-  return writer == 0 || passes(writer - 1u, d.ready_epoch.load(std::memory_order_relaxed), stream, stream_slot);
+  return writer == 0 ||
+         passes(writer - 1u, d.ready_epoch.load(std::memory_order_relaxed), stream, stream_slot);
 }
 
 // Whether the canonical page of a key, pinned, may stand in the chain for ours. Not where it hangs on another page than
@@ -123,11 +125,11 @@ bool Cache::may_follow(uint32_t page, uint32_t ours, uint32_t parent,
   if (t.pages[page].parent.load(std::memory_order_relaxed) != parent) return false;
   if (t.tokens != nullptr) {
     const size_t words = config_.page_tokens();
-    const bool same = std::equal(t.tokens + page * words, t.tokens + (page + 1) * words,
-                                 t.tokens + ours * words, [](const auto &a, const auto &b) {
-                                   return a.load(std::memory_order_relaxed) ==
-                                          b.load(std::memory_order_relaxed);
-                                 });
+    const bool same =
+        std::equal(t.tokens + page * words, t.tokens + (page + 1) * words, t.tokens + ours * words,
+                   [](const auto &a, const auto &b) {
+                     return a.load(std::memory_order_relaxed) == b.load(std::memory_order_relaxed);
+                   });
     if (!same) {
       tables_->stats.add(Counter::token_mismatches_total);
       return false;
@@ -209,7 +211,8 @@ Status Cache::claim_for_publish(const quire_page *pages, uint32_t n, uint32_t le
 Status Cache::check_chain(const LeaseSlot &slot, const quire_prefix &prefix) const noexcept {
   const uint32_t length = slot.pages.load(std::memory_order_relaxed);
   if (prefix.n < length) {
-    return set_error(Status::kInvalid, "a prefix of %u pages under a lease on %u", prefix.n, length);
+    return set_error(Status::kInvalid, "a prefix of %u pages under a lease on %u", prefix.n,
+                     length);
   }
   if (length == 0) return Status::kOk;
   const PageDescriptor &d = tables_->pages[slot.tail.load(std::memory_order_relaxed)];
@@ -226,7 +229,8 @@ Status Cache::check_chain(const LeaseSlot &slot, const quire_prefix &prefix) con
 // would outlive its parents when that one is evicted.
 Status Cache::enter_space(const LeaseSlot &slot, const quire_prefix &prefix,
                           Namespace *space) noexcept {
-  if (const Status s = tables_->spaces.enter(to_key(prefix.root), space); s != Status::kOk) return s;
+  if (const Status s = tables_->spaces.enter(to_key(prefix.root), space); s != Status::kOk)
+    return s;
   const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
   if (tail == kNoIndex ||
       tables_->pages[tail].space.load(std::memory_order_relaxed) == space->number) {
@@ -272,8 +276,10 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
     for (uint32_t i = length; i < prefix.n; ++i) {
       const auto page = static_cast<uint32_t>(pages[i]);
       bool found = false;
-      if (tables_->tokens != nullptr) keep_tokens(page, prefix.tokens + size_t{i} * config_.page_tokens());
-      if (publish_page(page, to_key(prefix.keys[i]), space, context, &tail, &found) != Status::kOk) {
+      if (tables_->tokens != nullptr)
+        keep_tokens(page, prefix.tokens + size_t{i} * config_.page_tokens());
+      if (publish_page(page, to_key(prefix.keys[i]), space, context, &tail, &found) !=
+          Status::kOk) {
         tables_->stats.add(Counter::pages_unindexed_total, prefix.n - i);
         break;
       }
@@ -325,7 +331,8 @@ PublishContext Cache::publish_context(const quire_retention *retention, Stream s
   PublishContext context{retention, UINT64_MAX, clock_epoch(), 0, stream, false};
   if (retention != nullptr && retention->absolute_ttl_ms != 0) {
     const uint64_t now = now_ms();
-    if (retention->absolute_ttl_ms < UINT64_MAX - now) context.expiry_ms = now + retention->absolute_ttl_ms;
+    if (retention->absolute_ttl_ms < UINT64_MAX - now)
+      context.expiry_ms = now + retention->absolute_ttl_ms;
   }
   if (stream_slot != kNoIndex) {
     context.writer = static_cast<uint16_t>(stream_slot + 1);

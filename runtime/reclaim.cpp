@@ -95,10 +95,9 @@ bool Cache::refill_pool() noexcept {
 
 bool Cache::tick(bool /*woken*/) noexcept {
   const Stats &stats = tables_->stats;
-  const uint64_t activity = stats.total(Counter::acquires_total) +
-                            stats.total(Counter::releases_total) +
-                            stats.total(Counter::pages_freed_total) +
-                            stats.total(Counter::pages_published_total);
+  const uint64_t activity =
+      stats.total(Counter::acquires_total) + stats.total(Counter::releases_total) +
+      stats.total(Counter::pages_freed_total) + stats.total(Counter::pages_published_total);
   const bool used = activity != last_activity_;
   last_activity_ = activity;
   const bool waiting = tables_->limbo.count() + tables_->open_limbo.count() != 0;

@@ -21,7 +21,9 @@ constexpr size_t kPartAlignment = 128;
 static_assert(sizeof(RegionHeader) <= kHeaderBytes);
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
-constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+constexpr size_t round_up(size_t n, size_t to) {
+  return (n + to - 1) / to * to;
+}
 
 // Start time of a process in clock ticks since boot, 0 where there is none: field 22 of its stat
 // line. The second field is the program's name in parentheses and may itself hold spaces and

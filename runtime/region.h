@@ -83,8 +83,9 @@ struct RegionHeader {
   uint64_t open_frame_bytes;
   uint64_t arena_bytes;
   quire_geometry geometry;
-  std::atomic<uint64_t> now_ms;     // the cache's clock at its last tick
-  std::atomic<uint32_t> sequences;  // open; sequences live in the process, their number is told here
+  std::atomic<uint64_t> now_ms;  // the cache's clock at its last tick
+  std::atomic<uint32_t>
+      sequences;  // open; sequences live in the process, their number is told here
 };
 
 class Region {

@@ -226,8 +226,8 @@ bool Cache::changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexc
   const PageDescriptor &d = tables_->pages[page];
   if ((d.flags.load(std::memory_order_relaxed) & kPageCopied) != 0) return false;
   const uint64_t note = d.key_lo.load(std::memory_order_relaxed);
-  return note == 0 || passes(static_cast<uint32_t>(note >> 32) - 1, static_cast<uint32_t>(note), stream,
-                             stream_slot);
+  return note == 0 || passes(static_cast<uint32_t>(note >> 32) - 1, static_cast<uint32_t>(note),
+                             stream, stream_slot);
 }
 
 // Whether what was enqueued on a slot's stream by that epoch comes before what the caller enqueues now.

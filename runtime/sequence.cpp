@@ -100,7 +100,9 @@ bool Sequences::shared(uint32_t page) const noexcept {
   return view.state != PageState::kPrivate || view.children != 0;
 }
 
-void Sequences::drop_share(uint32_t page) noexcept { cache_.drop_page(page); }
+void Sequences::drop_share(uint32_t page) noexcept {
+  cache_.drop_page(page);
+}
 
 Status Sequences::copy_page(const Sequence &s, uint32_t i, bool decode, Stream stream,
                             uint32_t stream_slot, uint32_t *out) {
@@ -426,13 +428,14 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
   }
   const bool leased = status == Status::kOk;
   for (uint32_t i = s->chain; i < n_pages && status == Status::kOk; ++i) {
-    const bool written = i + 1 == n_pages && s->committed % per_page != 0 &&
-                         s->reserved > s->committed;
+    const bool written =
+        i + 1 == n_pages && s->committed % per_page != 0 && s->reserved > s->committed;
     if (written) {
       status = copy_page(*s, i, false, stream, stream_slot, &f->pages[i]);
       if (status == Status::kOk) cache_.tables().stats.add(Counter::cow_copies_total);
     } else if (!cache_.tables().pages.add_child(s->pages[i])) {
-      status = set_error(Status::kBusy, "page %u is shared by as many sequences as it can count", i);
+      status =
+          set_error(Status::kBusy, "page %u is shared by as many sequences as it can count", i);
     }
     if (status != Status::kOk) break;
     ++shared_pages;

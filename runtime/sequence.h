@@ -47,8 +47,7 @@ struct SequenceExtra {
 };
 
 struct Sequence {
-  explicit Sequence(Heap &heap) noexcept
-      : pages(heap), tokens(heap), extras(heap), digests(heap) {}
+  explicit Sequence(Heap &heap) noexcept : pages(heap), tokens(heap), extras(heap), digests(heap) {}
 
   HeapVector<uint32_t> pages;
   HeapVector<uint32_t> tokens;

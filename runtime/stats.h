@@ -44,9 +44,9 @@ enum class Counter : uint32_t {
 };
 
 // X(name, help). Names end in the unit.
-#define QUIRE_HISTOGRAMS(X)                                                 \
-  X(chain_hit_pages, "pages of the hit, by acquire")                        \
-  X(publish_pages, "pages that became visible, by publish")                 \
+#define QUIRE_HISTOGRAMS(X)                                           \
+  X(chain_hit_pages, "pages of the hit, by acquire")                  \
+  X(publish_pages, "pages that became visible, by publish")           \
   X(reuse_gap_epochs, "since the last use of the last page of a hit") \
   X(eviction_age_epochs, "since the last use of a page that was evicted")
 

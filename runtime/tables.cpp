@@ -7,7 +7,9 @@
 namespace quire {
 namespace {
 
-const Shape &shape_of(const Region &region) noexcept { return region.header().shape; }
+const Shape &shape_of(const Region &region) noexcept {
+  return region.header().shape;
+}
 
 FramePool<> pool_at(const Region &region, Part part, uint32_t capacity) noexcept {
   return FramePool<>(region.part(part), capacity);

@@ -52,7 +52,8 @@ extern "C" {
 #define QUIRE_VERSION_MAJOR 0
 #define QUIRE_VERSION_MINOR 1
 #define QUIRE_VERSION_PATCH 0
-#define QUIRE_VERSION_NUMBER (QUIRE_VERSION_MAJOR * 10000 + QUIRE_VERSION_MINOR * 100 + QUIRE_VERSION_PATCH)
+#define QUIRE_VERSION_NUMBER \
+  (QUIRE_VERSION_MAJOR * 10000 + QUIRE_VERSION_MINOR * 100 + QUIRE_VERSION_PATCH)
 
 /* Sets every byte of *s to zero and its size. Zero is the default of every field. */
 #define QUIRE_INIT(s) quire_struct_init((s), (uint32_t)sizeof *(s))
@@ -69,17 +70,17 @@ QUIRE_API uint32_t quire_version(void);
 /* ---- errors ----------------------------------------------------------------------------------------------- */
 
 /* X(name, value, text). Values never change. */
-#define QUIRE_STATUS_TABLE(X)                                                                \
-  X(QUIRE_OK, 0, "ok")                                                                       \
-  X(QUIRE_E_INVALID, 1, "invalid argument")                                                  \
-  X(QUIRE_E_NOMEM, 2, "out of memory: all that could be freed is pinned")                    \
-  X(QUIRE_E_AGAIN, 3, "not now: memory or work in flight will give it; step and try again")  \
-  X(QUIRE_E_STALE, 4, "stale handle: freed, released, evicted or from another cache")        \
-  X(QUIRE_E_BUSY, 5, "busy: in use by another call, or still referenced")                    \
-  X(QUIRE_E_DEVICE, 6, "the device failed")                                                  \
-  X(QUIRE_E_IO, 7, "input or output failed")                                                 \
-  X(QUIRE_E_CORRUPT, 8, "corrupt data")                                                      \
-  X(QUIRE_E_UNSUPPORTED, 9, "not supported by this build, device or format")                 \
+#define QUIRE_STATUS_TABLE(X)                                                               \
+  X(QUIRE_OK, 0, "ok")                                                                      \
+  X(QUIRE_E_INVALID, 1, "invalid argument")                                                 \
+  X(QUIRE_E_NOMEM, 2, "out of memory: all that could be freed is pinned")                   \
+  X(QUIRE_E_AGAIN, 3, "not now: memory or work in flight will give it; step and try again") \
+  X(QUIRE_E_STALE, 4, "stale handle: freed, released, evicted or from another cache")       \
+  X(QUIRE_E_BUSY, 5, "busy: in use by another call, or still referenced")                   \
+  X(QUIRE_E_DEVICE, 6, "the device failed")                                                 \
+  X(QUIRE_E_IO, 7, "input or output failed")                                                \
+  X(QUIRE_E_CORRUPT, 8, "corrupt data")                                                     \
+  X(QUIRE_E_UNSUPPORTED, 9, "not supported by this build, device or format")                \
   X(QUIRE_E_VERSION, 10, "made by an incompatible version")
 
 typedef enum quire_status {
@@ -106,7 +107,11 @@ typedef struct quire_key {
   uint64_t lo, hi;
 } quire_key;
 
-typedef enum quire_tier { QUIRE_TIER_DEVICE = 0, QUIRE_TIER_HOST = 1, QUIRE_TIER_FILE = 2 } quire_tier;
+typedef enum quire_tier {
+  QUIRE_TIER_DEVICE = 0,
+  QUIRE_TIER_HOST = 1,
+  QUIRE_TIER_FILE = 2
+} quire_tier;
 
 typedef enum quire_device_kind {
   QUIRE_DEVICE_AUTO = 0, /* cuda where the build and the machine have it, else cpu */
@@ -117,7 +122,8 @@ typedef enum quire_device_kind {
 typedef enum quire_dtype { QUIRE_F32 = 0, QUIRE_F16 = 1, QUIRE_BF16 = 2 } quire_dtype;
 
 typedef enum quire_policy {
-  QUIRE_POLICY_LRU = 0,     /* oldest last use first, exact to the epoch; retention priority and class are ignored */
+  QUIRE_POLICY_LRU =
+      0, /* oldest last use first, exact to the epoch; retention priority and class are ignored */
   QUIRE_POLICY_PRIORITY = 1 /* lowest retention priority first, then oldest */
 } quire_policy;
 
@@ -137,35 +143,47 @@ typedef uint64_t (*quire_clock_fn)(void *user);
 /* What a cache is. Fill it with quire_config_init, then by field or with quire_config_parse. */
 typedef struct quire_config {
   uint32_t size;
-  uint32_t device;          /* quire_device_kind; default AUTO */
-  quire_geometry geometry;  /* layers, kv_heads, head dims, page_tokens (default 64), RoPE; no default for the sizes */
-  uint32_t format;          /* quire_format_id; default QUIRE_FORMAT_NF4 */
-  uint32_t policy;          /* quire_policy; default LRU */
-  const float *codebook;    /* 16 ascending values in [-1, 1] with -1 or 1 among them, copied; NULL: NF4's */
-  uint64_t device_bytes;    /* budget of the device tier, sealed and open frames together; or device_pages */
-  uint32_t device_pages;    /* sealed frames; 0: as many as device_bytes gives */
-  uint32_t open_pages;      /* frames for pages being written in f16; 0: an eighth of the sealed ones, 32 to 4096;
+  uint32_t device; /* quire_device_kind; default AUTO */
+  quire_geometry
+      geometry; /* layers, kv_heads, head dims, page_tokens (default 64), RoPE; no default for the sizes */
+  uint32_t format; /* quire_format_id; default QUIRE_FORMAT_NF4 */
+  uint32_t policy; /* quire_policy; default LRU */
+  const float
+      *codebook; /* 16 ascending values in [-1, 1] with -1 or 1 among them, copied; NULL: NF4's */
+  uint64_t
+      device_bytes; /* budget of the device tier, sealed and open frames together; or device_pages */
+  uint32_t device_pages; /* sealed frames; 0: as many as device_bytes gives */
+  uint32_t
+      open_pages; /* frames for pages being written in f16; 0: an eighth of the sealed ones, 32 to 4096;
                                formats f16, bf16 and f32 have none */
-  uint64_t host_bytes;      /* budget of the host tier; must be 0 in this version, else QUIRE_E_UNSUPPORTED */
-  const char *file_path;    /* the file tier; must be NULL in this version, else QUIRE_E_UNSUPPORTED */
-  uint32_t max_leases;      /* default 65536 */
-  uint32_t max_sequences;   /* default 65536 */
-  uint32_t max_namespaces;  /* default 4096; a namespace without pages and settings makes room for a new one */
-  uint32_t max_streams;     /* default 64 */
-  uint32_t max_threads;     /* threads inside a guard at once; default 256 */
-  uint32_t verify_tokens;   /* 1: pages keep their token ids and every hit compares them; 4 bytes a token more */
-  const uint8_t *secret;    /* 32 bytes that key the hash, copied; NULL: drawn at random for this cache */
-  uint32_t epoch_ms;        /* period of the clock's timer; default 1; QUIRE_NO_TIMER: only quire_step moves it */
-  uint32_t idle_ttl_ms;     /* default idle TTL of pages; 0: none */
-  float low_watermark;      /* reclaim in the background when less than this share of the frames is free; default 0 */
+  uint64_t
+      host_bytes; /* budget of the host tier; must be 0 in this version, else QUIRE_E_UNSUPPORTED */
+  const char *file_path; /* the file tier; must be NULL in this version, else QUIRE_E_UNSUPPORTED */
+  uint32_t max_leases;   /* default 65536 */
+  uint32_t max_sequences; /* default 65536 */
+  uint32_t
+      max_namespaces; /* default 4096; a namespace without pages and settings makes room for a new one */
+  uint32_t max_streams; /* default 64 */
+  uint32_t max_threads; /* threads inside a guard at once; default 256 */
+  uint32_t
+      verify_tokens; /* 1: pages keep their token ids and every hit compares them; 4 bytes a token more */
+  const uint8_t
+      *secret; /* 32 bytes that key the hash, copied; NULL: drawn at random for this cache */
+  uint32_t
+      epoch_ms; /* period of the clock's timer; default 1; QUIRE_NO_TIMER: only quire_step moves it */
+  uint32_t idle_ttl_ms; /* default idle TTL of pages; 0: none */
+  float
+      low_watermark; /* reclaim in the background when less than this share of the frames is free; default 0 */
   float high_watermark;     /* ... until this share is; default: low_watermark */
   uint32_t reclaim_threads; /* width of the reclaimer's task arena; default 1 */
   int32_t numa_node;        /* plus 1: node 0 is 1; 0: no preference */
-  uint32_t fast_scales;     /* 1: sealing tries the sign of a scale only; 0 (default): searches 4 factors x 2 signs */
-  quire_clock_fn clock;     /* NULL: CLOCK_MONOTONIC */
+  uint32_t
+      fast_scales; /* 1: sealing tries the sign of a scale only; 0 (default): searches 4 factors x 2 signs */
+  quire_clock_fn clock; /* NULL: CLOCK_MONOTONIC */
   void *clock_user;
   quire_allocator allocator; /* alloc NULL: the library's own metadata heap */
-  const char *segment;       /* name of the shared-memory segment that quire-stat attaches to, [A-Za-z0-9._-]{1,63};
+  const char *
+      segment; /* name of the shared-memory segment that quire-stat attaches to, [A-Za-z0-9._-]{1,63};
                                 NULL: "quire.<pid>.<n>", or private memory where /dev/shm has no room; "-": private */
 } quire_config;
 
@@ -210,7 +228,8 @@ typedef struct quire_field {
 #define QUIRE_FIELD_USER 256u
 
 /* The key of a namespace: parent of the first page of every prefix in it. n_fields may be 0. Cost: about 50 ns. */
-QUIRE_API quire_status quire_root_key(quire_cache *c, const quire_field *fields, size_t n_fields, quire_key *root);
+QUIRE_API quire_status quire_root_key(quire_cache *c, const quire_field *fields, size_t n_fields,
+                                      quire_key *root);
 
 /* A digest (of an image, say) that belongs to page number `page` of the tokens that are keyed. */
 typedef struct quire_page_extra {
@@ -223,8 +242,9 @@ typedef struct quire_page_extra {
  * digests). In *n: room in keys[]; out: keys written = n_tokens / page_tokens, rounded down. extra[] is sorted by page;
  * one for a page that is not full is QUIRE_E_INVALID. QUIRE_E_INVALID if *n is too small (then *n is what is needed).
  * PRF: HighwayHash-128 (arXiv 1612.06257). Cost: about 40 ns a page of 16 tokens, linear in tokens. */
-QUIRE_API quire_status quire_chain_keys(quire_cache *c, const quire_key *parent, const uint32_t *tokens,
-                                        size_t n_tokens, const quire_page_extra *extra, size_t n_extra,
+QUIRE_API quire_status quire_chain_keys(quire_cache *c, const quire_key *parent,
+                                        const uint32_t *tokens, size_t n_tokens,
+                                        const quire_page_extra *extra, size_t n_extra,
                                         quire_key *keys, size_t *n);
 
 /* Settings of a namespace; 0 is "no limit", "no guarantee", "no". quota and floor count pages. A flood of one namespace
@@ -238,7 +258,8 @@ typedef struct quire_namespace {
 
 /* Creates the namespace where needed. quota and floor other than 0: QUIRE_E_UNSUPPORTED in this version.
  * QUIRE_E_NOMEM: max_namespaces are in use. */
-QUIRE_API quire_status quire_namespace_set(quire_cache *c, const quire_key *root, const quire_namespace *settings);
+QUIRE_API quire_status quire_namespace_set(quire_cache *c, const quire_key *root,
+                                           const quire_namespace *settings);
 
 /* All pages of the namespace are misses from now on, at once (one store); memory follows in the background, that of
  * leased pages when they are released. QUIRE_OK also where there is no such namespace. Cost: O(1). */
@@ -265,17 +286,20 @@ typedef struct quire_hit {
  * hit may not be NULL. Wait-free; cost: O(log n) probes. */
 QUIRE_API quire_status quire_match(quire_cache *c, const quire_prefix *prefix, quire_hit *hit);
 
-#define QUIRE_ACQUIRE_REVOCABLE 1u /* past its deadline the library may take the lease back (the holder launches
+#define QUIRE_ACQUIRE_REVOCABLE \
+  1u /* past its deadline the library may take the lease back (the holder launches
                                       nothing; calls on it then give QUIRE_E_STALE) */
 
 typedef struct quire_acquire_options {
   uint32_t size;
   uint32_t flags;
-  uint64_t owner;       /* anything; stats and the leak report group by it */
-  uint64_t deadline_ms; /* from now; 0: none. Past it the lease is reported, not revoked (but see REVOCABLE) */
-  uint32_t tier;        /* quire_tier that pages must be in; DEVICE in this version */
-  uint32_t max_pages;   /* the hit is no longer than this; 0: no limit */
-  quire_stream stream;  /* the stream that will read: pages that other streams still write are waited for there, where
+  uint64_t owner; /* anything; stats and the leak report group by it */
+  uint64_t
+      deadline_ms; /* from now; 0: none. Past it the lease is reported, not revoked (but see REVOCABLE) */
+  uint32_t tier;      /* quire_tier that pages must be in; DEVICE in this version */
+  uint32_t max_pages; /* the hit is no longer than this; 0: no limit */
+  quire_stream
+      stream; /* the stream that will read: pages that other streams still write are waited for there, where
                            an event is recorded already; NULL: the hit ends at the first page that is not ready */
 } quire_acquire_options;
 
@@ -283,22 +307,26 @@ typedef struct quire_acquire_options {
  * hit's handles, the rest QUIRE 0. One reference is taken, on the last page, whatever the length.
  * opt, pages and hit may be NULL. QUIRE_E_NOMEM: max_leases are in use. QUIRE_E_BUSY: half a million leases hold this very page.
  * Lock-free; cost: O(log n) probes, then about 12 ns a page where pages is asked for. */
-QUIRE_API quire_status quire_acquire(quire_cache *c, const quire_prefix *prefix, const quire_acquire_options *opt,
-                                     quire_page *pages, quire_hit *hit, quire_lease *lease);
+QUIRE_API quire_status quire_acquire(quire_cache *c, const quire_prefix *prefix,
+                                     const quire_acquire_options *opt, quire_page *pages,
+                                     quire_hit *hit, quire_lease *lease);
 
 /* How long and how dearly a page is kept. Zero of a field: the cache's default (at publish), "as it is" (at release). */
 typedef struct quire_retention {
   uint32_t size;
-  uint32_t priority;     /* 1 lowest, 2 normal (default), 3 high, 4 highest */
-  uint32_t cls;          /* 1 to 8: opaque to the library, a policy may learn what it means */
-  uint32_t idle_ttl_ms;  /* dies when unused so long; any hit on it or below renews it; UINT32_MAX: none */
-  uint64_t absolute_ttl_ms; /* dies so long after its publish, whatever happens; publish only, else QUIRE_E_INVALID */
+  uint32_t priority; /* 1 lowest, 2 normal (default), 3 high, 4 highest */
+  uint32_t cls;      /* 1 to 8: opaque to the library, a policy may learn what it means */
+  uint32_t
+      idle_ttl_ms; /* dies when unused so long; any hit on it or below renews it; UINT32_MAX: none */
+  uint64_t
+      absolute_ttl_ms; /* dies so long after its publish, whatever happens; publish only, else QUIRE_E_INVALID */
 } quire_retention;
 
 /* Gives a lease back: its private pages are freed, its chain is stamped as used now, then unpinned. The engine has
  * enqueued all work on these pages before. retention (or NULL) goes to the chain's last page.
  * QUIRE_E_STALE: released before. Lock-free; cost: O(1) and O(private pages). */
-QUIRE_API quire_status quire_release(quire_cache *c, quire_lease lease, const quire_retention *retention);
+QUIRE_API quire_status quire_release(quire_cache *c, quire_lease lease,
+                                     const quire_retention *retention);
 
 /* A second lease on the first `pages` pages of the chain of `lease`; 0xffffffff: all. O(1) for all or the same length, else one step a
  * page that is left out. QUIRE_E_INVALID: longer than the chain. */
@@ -327,21 +355,26 @@ QUIRE_API quire_status quire_lease_next(quire_cache *c, quire_lease *lease);
 
 /* ---- pages ------------------------------------------------------------------------------------------------ */
 
-#define QUIRE_ALLOC_SEALED 1u /* frames of the final format at once, to be appended to directly; default: open pages */
+#define QUIRE_ALLOC_SEALED \
+  1u /* frames of the final format at once, to be appended to directly; default: open pages */
 
 typedef struct quire_alloc_options {
   uint32_t size;
   uint32_t flags;
-  quire_lease lease;   /* the pages hang on it and go with it; 0: they are the caller's until quire_free */
-  uint32_t tier;       /* DEVICE */
-  uint32_t first;      /* plus 1: index in the chain of the first page; 0: right behind the lease's chain and pages */
-  quire_stream stream; /* of the first use: frames that only this stream may still read can be had at once */
+  quire_lease
+      lease; /* the pages hang on it and go with it; 0: they are the caller's until quire_free */
+  uint32_t tier; /* DEVICE */
+  uint32_t
+      first; /* plus 1: index in the chain of the first page; 0: right behind the lease's chain and pages */
+  quire_stream
+      stream; /* of the first use: frames that only this stream may still read can be had at once */
 } quire_alloc_options;
 
 /* n private pages, all or nothing. A dry pool makes this call evict what it needs, oldest first, bounded.
  * QUIRE_E_AGAIN: frames are in limbo (step, and they come); QUIRE_E_NOMEM: everything is pinned or private.
  * Lock-free; cost: about 10 ns a page in batches, more where it must evict. */
-QUIRE_API quire_status quire_alloc(quire_cache *c, uint32_t n, const quire_alloc_options *opt, quire_page *pages);
+QUIRE_API quire_status quire_alloc(quire_cache *c, uint32_t n, const quire_alloc_options *opt,
+                                   quire_page *pages);
 
 /* Gives private pages back, all or nothing: QUIRE_E_STALE (which) frees none; QUIRE_E_INVALID: published, or named twice. */
 QUIRE_API quire_status quire_free(quire_cache *c, const quire_page *pages, uint32_t n);
@@ -349,9 +382,11 @@ QUIRE_API quire_status quire_free(quire_cache *c, const quire_page *pages, uint3
 /* Encodes full, open, private pages into the cache's format, on `stream` (NULL: now); they keep their handles; already
  * sealed ones are left alone. All or nothing where memory is short: QUIRE_E_AGAIN, QUIRE_E_NOMEM. All page_tokens tokens of
  * every layer have been written by work enqueued on this stream. */
-QUIRE_API quire_status quire_seal(quire_cache *c, const quire_page *pages, uint32_t n, quire_stream stream);
+QUIRE_API quire_status quire_seal(quire_cache *c, const quire_page *pages, uint32_t n,
+                                  quire_stream stream);
 
-#define QUIRE_PUBLISH_REPLACE 1u /* pages that somebody else published first are exchanged in pages[] and freed */
+#define QUIRE_PUBLISH_REPLACE \
+  1u /* pages that somebody else published first are exchanged in pages[] and freed */
 
 typedef struct quire_publish_options {
   uint32_t size;
@@ -362,7 +397,8 @@ typedef struct quire_publish_options {
 
 typedef struct quire_publish_result {
   uint32_t size;
-  uint32_t n_published; /* pages beyond the lease's chain that are now in the index and in the chain */
+  uint32_t
+      n_published; /* pages beyond the lease's chain that are now in the index and in the chain */
   uint32_t n_replaced;  /* of these, exchanged in pages[] (with REPLACE) */
   uint32_t n_duplicate; /* of these, found published by somebody else (with and without REPLACE) */
 } quire_publish_result;
@@ -374,12 +410,14 @@ typedef struct quire_publish_result {
  * in the chain; ours stays private until release, or see REPLACE. Exactly-once. res may be NULL.
  * QUIRE_E_STALE: a page or the lease; QUIRE_E_INVALID: prefix shorter than the chain or of another one, a lossy or foreign page, a
  * missing tokens array. Lock-free; cost: about 200 ns a page, and the sealing. */
-QUIRE_API quire_status quire_publish(quire_cache *c, quire_lease lease, const quire_prefix *prefix, quire_page *pages,
-                                     const quire_publish_options *opt, quire_publish_result *res);
+QUIRE_API quire_status quire_publish(quire_cache *c, quire_lease lease, const quire_prefix *prefix,
+                                     quire_page *pages, const quire_publish_options *opt,
+                                     quire_publish_result *res);
 
 /* A block table: out[i] >= 0 the sealed frame of page i, <= -2 the open frame -2 - out[i], -1 not resident in the tier.
  * The pages are private or under a lease of the caller. QUIRE_E_STALE names the first page that is gone. */
-QUIRE_API quire_status quire_frames(quire_cache *c, const quire_page *pages, uint32_t n, quire_tier tier, int32_t *out);
+QUIRE_API quire_status quire_frames(quire_cache *c, const quire_page *pages, uint32_t n,
+                                    quire_tier tier, int32_t *out);
 
 /* Where frames lie, for the engine's own kernels: frame f of a class begins at base + f * stride, and inside it
  * page_format.h has the arithmetic. Stays valid until quire_close. */
@@ -397,12 +435,14 @@ typedef struct quire_layout_info {
   quire_page_layout open_layout;
 } quire_layout_info;
 
-QUIRE_API quire_status quire_layout(quire_cache *c, quire_tier tier, uint32_t rank, quire_layout_info *out);
+QUIRE_API quire_status quire_layout(quire_cache *c, quire_tier tier, uint32_t rank,
+                                    quire_layout_info *out);
 
 typedef uint64_t quire_ticket;
 
 /* Brings a lease's chain up into a tier. QUIRE_E_UNSUPPORTED in this version: there is one tier. */
-QUIRE_API quire_status quire_fetch(quire_cache *c, quire_lease lease, quire_tier tier, quire_ticket *ticket);
+QUIRE_API quire_status quire_fetch(quire_cache *c, quire_lease lease, quire_tier tier,
+                                   quire_ticket *ticket);
 QUIRE_API quire_status quire_ticket_poll(quire_cache *c, quire_ticket ticket, uint32_t *pages);
 QUIRE_API quire_status quire_ticket_wait(quire_cache *c, quire_ticket ticket, quire_stream stream);
 
@@ -410,8 +450,9 @@ typedef enum quire_page_state { QUIRE_PAGE_PRIVATE = 1, QUIRE_PAGE_PUBLISHED = 2
 
 #define QUIRE_PAGE_OPEN 1u   /* in an open frame */
 #define QUIRE_PAGE_SEALED 2u /* in its final encoding */
-#define QUIRE_PAGE_LOSSY 4u  /* an open page that was decoded from a sealed one: may not be published */
-#define QUIRE_PAGE_DEAD 8u   /* expired or of an evicted namespace: a miss for lookups */
+#define QUIRE_PAGE_LOSSY \
+  4u /* an open page that was decoded from a sealed one: may not be published */
+#define QUIRE_PAGE_DEAD 8u /* expired or of an evicted namespace: a miss for lookups */
 
 typedef struct quire_page_record {
   uint32_t size;
@@ -454,31 +495,35 @@ typedef struct quire_seq_options {
 
 /* Opens a sequence in the namespace `root` and acquires the longest cached prefix of tokens[0 .. n_tokens). hit->pages *
  * page_tokens tokens are there already and committed; the engine computes from there. Nothing is allocated yet. opt and hit may be NULL. */
-QUIRE_API quire_status quire_seq_open(quire_cache *c, const quire_key *root, const uint32_t *tokens, size_t n_tokens,
-                                      const quire_seq_options *opt, quire_hit *hit, quire_seq *seq);
+QUIRE_API quire_status quire_seq_open(quire_cache *c, const quire_key *root, const uint32_t *tokens,
+                                      size_t n_tokens, const quire_seq_options *opt, quire_hit *hit,
+                                      quire_seq *seq);
 
 /* Makes room for n more tokens behind those reserved already; a partial page that is shared with a fork is copied first (on
  * stream). slots (or NULL) gets n slots for quire_kv_append. All or nothing: QUIRE_E_AGAIN, QUIRE_E_NOMEM. */
-QUIRE_API quire_status quire_seq_append(quire_cache *c, quire_seq seq, uint32_t n, quire_stream stream, int64_t *slots);
+QUIRE_API quire_status quire_seq_append(quire_cache *c, quire_seq seq, uint32_t n,
+                                        quire_stream stream, int64_t *slots);
 
 /* The next n reserved tokens are `tokens`, and work enqueued on stream writes them in all layers. Pages that are full are sealed on that
  * stream and, if tokens is not NULL, published. With tokens NULL nothing of this sequence is published from here on.
  * QUIRE_E_INVALID: more than is reserved. QUIRE_E_AGAIN, QUIRE_E_NOMEM: no frame to seal into; nothing is committed. */
-QUIRE_API quire_status quire_seq_commit(quire_cache *c, quire_seq seq, const uint32_t *tokens, uint32_t n,
-                                        quire_stream stream);
+QUIRE_API quire_status quire_seq_commit(quire_cache *c, quire_seq seq, const uint32_t *tokens,
+                                        uint32_t n, quire_stream stream);
 
 /* A second sequence with the same committed tokens. Full pages are shared; the partial one is too, until one of the two writes.
  * Reserved, uncommitted room is not inherited. Cost: O(pages). */
-QUIRE_API quire_status quire_seq_fork(quire_cache *c, quire_seq seq, quire_stream stream, quire_seq *child);
+QUIRE_API quire_status quire_seq_fork(quire_cache *c, quire_seq seq, quire_stream stream,
+                                      quire_seq *child);
 
 /* Takes it back to n_tokens, committed or reserved. Into a sealed page: what is left of it is decoded into an open page (on
  * stream), which can never be published, nor what follows it. QUIRE_E_INVALID: longer than it is. */
-QUIRE_API quire_status quire_seq_truncate(quire_cache *c, quire_seq seq, uint64_t n_tokens, quire_stream stream);
+QUIRE_API quire_status quire_seq_truncate(quire_cache *c, quire_seq seq, uint64_t n_tokens,
+                                          quire_stream stream);
 
 /* The block table: out (room for `room` entries) as in quire_frames. *n_pages out: its length, also where room is too
  * small (QUIRE_E_INVALID) or out is NULL (QUIRE_OK). kv_len (or NULL): committed plus reserved tokens. */
-QUIRE_API quire_status quire_seq_block_table(quire_cache *c, quire_seq seq, int32_t *out, uint32_t room,
-                                             uint32_t *n_pages, uint64_t *kv_len);
+QUIRE_API quire_status quire_seq_block_table(quire_cache *c, quire_seq seq, int32_t *out,
+                                             uint32_t room, uint32_t *n_pages, uint64_t *kv_len);
 
 typedef struct quire_seq_record {
   uint32_t size;
@@ -493,7 +538,8 @@ typedef struct quire_seq_record {
 QUIRE_API quire_status quire_seq_info(quire_cache *c, quire_seq seq, quire_seq_record *out);
 
 /* Ends it: its lease is released with `retention` (or NULL), what is not published is freed. */
-QUIRE_API quire_status quire_seq_close(quire_cache *c, quire_seq seq, const quire_retention *retention);
+QUIRE_API quire_status quire_seq_close(quire_cache *c, quire_seq seq,
+                                       const quire_retention *retention);
 
 /* ---- engine ----------------------------------------------------------------------------------------------- */
 
@@ -501,7 +547,8 @@ QUIRE_API quire_status quire_seq_close(quire_cache *c, quire_seq seq, const quir
 
 /* Makes a stream a reader: before its first work that touches a page. NULL and the legacy and per-thread handles are
  * QUIRE_E_INVALID, as is a stream that is registered. QUIRE_E_NOMEM: max_streams. */
-QUIRE_API quire_status quire_stream_add(quire_cache *c, quire_stream stream, uint32_t rank, uint32_t flags);
+QUIRE_API quire_status quire_stream_add(quire_cache *c, quire_stream stream, uint32_t rank,
+                                        uint32_t flags);
 
 /* Ends that. Returns at once; the library waits in the background for what is enqueued on it; the caller may destroy the
  * stream only after the work on it is done. QUIRE_E_INVALID: not registered. */
@@ -516,7 +563,8 @@ QUIRE_API quire_status quire_step(quire_cache *c);
 QUIRE_API quire_status quire_cpu_stream_create(quire_stream *out);
 QUIRE_API quire_status quire_cpu_stream_destroy(quire_stream stream);
 QUIRE_API quire_status quire_cpu_stream_wait(quire_stream stream);
-QUIRE_API quire_status quire_cpu_stream_launch(quire_stream stream, void (*fn)(void *arg), void *arg);
+QUIRE_API quire_status quire_cpu_stream_launch(quire_stream stream, void (*fn)(void *arg),
+                                               void *arg);
 
 /* ---- kernels ---------------------------------------------------------------------------------------------- */
 
@@ -530,12 +578,13 @@ typedef struct quire_append_args {
   uint32_t n;
   uint32_t dtype; /* quire_dtype of k and v */
   const void *k;
-  const void *v;                             /* NULL where the geometry has no V */
-  int64_t k_token_stride, k_head_stride;     /* 0: dense */
+  const void *v;                         /* NULL where the geometry has no V */
+  int64_t k_token_stride, k_head_stride; /* 0: dense */
   int64_t v_token_stride, v_head_stride;
-  const int64_t *slots; /* n slots of quire_seq_append: frame * page_tokens + offset, in an open frame e
+  const int64_t
+      *slots; /* n slots of quire_seq_append: frame * page_tokens + offset, in an open frame e
                            -2 - (e * page_tokens + offset), -1: skip; or NULL and */
-  const int32_t *block_table;                /* of one sequence, whose tokens first .. first + n - 1 these are */
+  const int32_t *block_table; /* of one sequence, whose tokens first .. first + n - 1 these are */
   uint32_t block_table_length;
   uint64_t first;
   quire_stream stream;
@@ -589,16 +638,17 @@ typedef struct quire_attention_args {
   uint32_t q_dtype, out_dtype;
   const void *q;
   void *out;
-  float *lse;                                /* NULL: not wanted */
-  int64_t q_token_stride, q_head_stride;     /* 0: dense */
+  float *lse;                            /* NULL: not wanted */
+  int64_t q_token_stride, q_head_stride; /* 0: dense */
   int64_t out_token_stride, out_head_stride;
-  float scale;                               /* 0: 1 / sqrt(head_dim_k) */
-  float soft_cap;                            /* logits become cap * tanh(logit / cap); 0: none */
-  uint32_t window;                           /* sees the last `window` tokens only; 0: all */
-  uint32_t block_table_stride;               /* entries a row */
-  const int32_t *q_offsets;                  /* [batch + 1] */
-  const int32_t *kv_lens;                    /* [batch] */
-  const int32_t *block_table;                /* [batch][block_table_stride]; an entry of -1 below kv_len reads as absent tokens */
+  float scale;                 /* 0: 1 / sqrt(head_dim_k) */
+  float soft_cap;              /* logits become cap * tanh(logit / cap); 0: none */
+  uint32_t window;             /* sees the last `window` tokens only; 0: all */
+  uint32_t block_table_stride; /* entries a row */
+  const int32_t *q_offsets;    /* [batch + 1] */
+  const int32_t *kv_lens;      /* [batch] */
+  const int32_t *
+      block_table; /* [batch][block_table_stride]; an entry of -1 below kv_len reads as absent tokens */
   void *workspace;
   size_t workspace_bytes;
   quire_stream stream;
@@ -607,7 +657,9 @@ typedef struct quire_attention_args {
 QUIRE_API quire_status quire_attention_decode(quire_cache *c, const quire_attention_args *args);
 
 /* Bytes of workspace, 64-byte aligned, that a call under these bounds needs; may be 0. */
-QUIRE_API quire_status quire_attention_workspace(quire_cache *c, const quire_attention_bounds *bounds, size_t *bytes);
+QUIRE_API quire_status quire_attention_workspace(quire_cache *c,
+                                                 const quire_attention_bounds *bounds,
+                                                 size_t *bytes);
 
 /* The instruction set that CPU kernels run on, "scalar", "avx2", "avx512", "neon". Forcing one that this machine lacks is
  * QUIRE_E_UNSUPPORTED; NULL: the best. Process-wide; results are the same, bit for bit, but for attention's rounding.
@@ -619,64 +671,65 @@ QUIRE_API quire_status quire_cpu_target_set(const char *name);
 
 /* X(name, help). Counters only grow; gauges are as of the call. The struct, the JSON, the shared-memory segment and the
  * Prometheus text are made of these lists; Prometheus names are "quire_" and the name. */
-#define QUIRE_STATS_COUNTERS(X)                                                                          \
-  X(prefix_queries_total, "tokens that acquire was asked for")                                           \
-  X(prefix_hits_total, "tokens that acquire found")                                                      \
-  X(acquires_total, "calls of acquire that gave a lease")                                                \
-  X(matches_total, "calls of match")                                                                     \
-  X(releases_total, "leases given back")                                                                 \
-  X(pages_allocated_total, "private pages handed out")                                                   \
-  X(pages_freed_total, "private pages given back, by free or release")                                   \
-  X(pages_sealed_total, "pages encoded into the cache's format")                                         \
-  X(pages_unsealed_total, "pages decoded back into open ones by truncate")                               \
-  X(pages_published_total, "pages that became visible")                                                  \
-  X(pages_duplicate_total, "pages that somebody else had published first")                               \
-  X(pages_unindexed_total, "pages that publish left private: full bin, counter limit or dead parent")    \
-  X(evictions_capacity_total, "pages evicted because frames were needed")                                \
-  X(evictions_idle_total, "pages evicted by idle TTL")                                                   \
-  X(evictions_expired_total, "pages evicted by absolute TTL")                                            \
-  X(evictions_namespace_total, "pages evicted with their namespace")                                     \
-  X(frames_retired_total, "frames that left service")                                                    \
-  X(frames_limbo_total, "of these, frames that had to wait for a reader")                                \
-  X(alloc_again_total, "allocations refused with QUIRE_E_AGAIN")                                         \
-  X(alloc_nomem_total, "allocations refused with QUIRE_E_NOMEM")                                         \
-  X(cow_copies_total, "partial pages copied on write after a fork")                                      \
-  X(not_ready_cuts_total, "hits cut short at a page whose writer had not passed")                        \
-  X(stream_waits_total, "streams made to wait for the writer of a page")                                 \
-  X(token_mismatches_total, "hits refused because the token ids differed")                               \
-  X(leases_late_total, "leases that passed their deadline")                                              \
-  X(leases_revoked_total, "revocable leases taken back")                                                 \
-  X(nonfinite_values_total, "NaN and infinities met by the encoders")                                    \
-  X(steps_total, "calls of step")                                                                        \
-  X(events_recorded_total, "device events recorded")                                                     \
-  X(device_errors_total, "device calls that failed")                                                     \
-  X(reclaim_passes_total, "passes of the reclaimer")                                                     \
-  X(reclaim_scanned_total, "pages that these scanned")                                                   \
+#define QUIRE_STATS_COUNTERS(X)                                                   \
+  X(prefix_queries_total, "tokens that acquire was asked for")                    \
+  X(prefix_hits_total, "tokens that acquire found")                               \
+  X(acquires_total, "calls of acquire that gave a lease")                         \
+  X(matches_total, "calls of match")                                              \
+  X(releases_total, "leases given back")                                          \
+  X(pages_allocated_total, "private pages handed out")                            \
+  X(pages_freed_total, "private pages given back, by free or release")            \
+  X(pages_sealed_total, "pages encoded into the cache's format")                  \
+  X(pages_unsealed_total, "pages decoded back into open ones by truncate")        \
+  X(pages_published_total, "pages that became visible")                           \
+  X(pages_duplicate_total, "pages that somebody else had published first")        \
+  X(pages_unindexed_total,                                                        \
+    "pages that publish left private: full bin, counter limit or dead parent")    \
+  X(evictions_capacity_total, "pages evicted because frames were needed")         \
+  X(evictions_idle_total, "pages evicted by idle TTL")                            \
+  X(evictions_expired_total, "pages evicted by absolute TTL")                     \
+  X(evictions_namespace_total, "pages evicted with their namespace")              \
+  X(frames_retired_total, "frames that left service")                             \
+  X(frames_limbo_total, "of these, frames that had to wait for a reader")         \
+  X(alloc_again_total, "allocations refused with QUIRE_E_AGAIN")                  \
+  X(alloc_nomem_total, "allocations refused with QUIRE_E_NOMEM")                  \
+  X(cow_copies_total, "partial pages copied on write after a fork")               \
+  X(not_ready_cuts_total, "hits cut short at a page whose writer had not passed") \
+  X(stream_waits_total, "streams made to wait for the writer of a page")          \
+  X(token_mismatches_total, "hits refused because the token ids differed")        \
+  X(leases_late_total, "leases that passed their deadline")                       \
+  X(leases_revoked_total, "revocable leases taken back")                          \
+  X(nonfinite_values_total, "NaN and infinities met by the encoders")             \
+  X(steps_total, "calls of step")                                                 \
+  X(events_recorded_total, "device events recorded")                              \
+  X(device_errors_total, "device calls that failed")                              \
+  X(reclaim_passes_total, "passes of the reclaimer")                              \
+  X(reclaim_scanned_total, "pages that these scanned")                            \
   X(events_dropped_total, "page events lost because nobody polled")
 
-#define QUIRE_STATS_GAUGES(X)                                                   \
-  X(epoch, "the clock")                                                         \
-  X(pages_capacity, "page descriptors")                                         \
-  X(pages_free, "descriptors not in use")                                       \
-  X(pages_private, "pages that hang on a lease, a sequence or a caller")        \
-  X(pages_visible, "pages in the index")                                        \
-  X(frames_capacity, "sealed frames")                                           \
-  X(frames_free, "sealed frames in the pool")                                   \
-  X(frames_limbo, "sealed frames that wait for a reader")                       \
-  X(open_frames_capacity, "open frames")                                        \
-  X(open_frames_free, "open frames in the pool")                                \
-  X(open_frames_limbo, "open frames that wait for a reader")                    \
-  X(leases, "leases held")                                                      \
-  X(leases_late, "leases held past their deadline")                             \
-  X(sequences, "sequences open")                                                \
-  X(namespaces, "namespaces known")                                             \
-  X(streams, "streams registered, or removed and not yet passed")               \
-  X(slowest_reader_lag, "epochs that the slowest stream is behind the clock")   \
-  X(slowest_guard_age, "epochs that the oldest guard is behind the clock")      \
-  X(page_bytes, "bytes of a sealed frame")                                      \
-  X(open_page_bytes, "bytes of an open frame")                                  \
-  X(page_tokens, "tokens a page")                                               \
-  X(metadata_bytes, "bytes of the region that holds all metadata")              \
+#define QUIRE_STATS_GAUGES(X)                                                 \
+  X(epoch, "the clock")                                                       \
+  X(pages_capacity, "page descriptors")                                       \
+  X(pages_free, "descriptors not in use")                                     \
+  X(pages_private, "pages that hang on a lease, a sequence or a caller")      \
+  X(pages_visible, "pages in the index")                                      \
+  X(frames_capacity, "sealed frames")                                         \
+  X(frames_free, "sealed frames in the pool")                                 \
+  X(frames_limbo, "sealed frames that wait for a reader")                     \
+  X(open_frames_capacity, "open frames")                                      \
+  X(open_frames_free, "open frames in the pool")                              \
+  X(open_frames_limbo, "open frames that wait for a reader")                  \
+  X(leases, "leases held")                                                    \
+  X(leases_late, "leases held past their deadline")                           \
+  X(sequences, "sequences open")                                              \
+  X(namespaces, "namespaces known")                                           \
+  X(streams, "streams registered, or removed and not yet passed")             \
+  X(slowest_reader_lag, "epochs that the slowest stream is behind the clock") \
+  X(slowest_guard_age, "epochs that the oldest guard is behind the clock")    \
+  X(page_bytes, "bytes of a sealed frame")                                    \
+  X(open_page_bytes, "bytes of an open frame")                                \
+  X(page_tokens, "tokens a page")                                             \
+  X(metadata_bytes, "bytes of the region that holds all metadata")            \
   X(arena_bytes, "bytes of frames that are backed by memory")
 
 typedef struct quire_stats {
@@ -723,8 +776,8 @@ typedef struct quire_event {
   uint32_t index;    /* of the page in its chain */
   uint64_t sequence; /* grows by one an event; a gap is what was dropped */
   uint64_t epoch;
-  uint64_t owner;  /* of the lease */
-  quire_key key;   /* of the page */
+  uint64_t owner; /* of the lease */
+  quire_key key;  /* of the page */
 } quire_event;
 
 /* Up to *n events, oldest first; *n out: how many. The stream is bounded: when nobody polls, new events are dropped and counted.
@@ -739,7 +792,7 @@ typedef struct quire_segment quire_segment;
 
 typedef struct quire_segment_record {
   uint32_t size;
-  uint32_t alive;     /* 1: the process that made it still runs */
+  uint32_t alive; /* 1: the process that made it still runs */
   uint64_t pid;
   uint64_t bytes;
   char name[64];
@@ -756,12 +809,15 @@ QUIRE_API quire_status quire_segment_detach(quire_segment *s);
 QUIRE_API quire_status quire_segment_remove(const char *name);
 
 QUIRE_API quire_status quire_segment_info(quire_segment *s, quire_segment_record *out);
-QUIRE_API quire_status quire_segment_layout(quire_segment *s, quire_layout_info *out); /* bases are NULL */
+QUIRE_API quire_status quire_segment_layout(quire_segment *s,
+                                            quire_layout_info *out); /* bases are NULL */
 QUIRE_API quire_status quire_segment_stats(quire_segment *s, quire_stats *out);
 QUIRE_API quire_status quire_segment_json(quire_segment *s, char *out, size_t *bytes);
 QUIRE_API quire_status quire_segment_prometheus(quire_segment *s, char *out, size_t *bytes);
-QUIRE_API quire_status quire_segment_check(quire_segment *s); /* live checks if its process runs, else all */
-QUIRE_API quire_status quire_segment_lease_next(quire_segment *s, quire_lease *lease, quire_lease_record *out);
+QUIRE_API quire_status
+quire_segment_check(quire_segment *s); /* live checks if its process runs, else all */
+QUIRE_API quire_status quire_segment_lease_next(quire_segment *s, quire_lease *lease,
+                                                quire_lease_record *out);
 
 /* Frames and tokens that fit a budget, for planning; needs no cache. config: geometry, format, device_bytes, open_pages. */
 typedef struct quire_plan_result {

@@ -13,7 +13,9 @@
 
 namespace {
 
-uint64_t read_clock(void *user) { return *static_cast<uint64_t *>(user); }
+uint64_t read_clock(void *user) {
+  return *static_cast<uint64_t *>(user);
+}
 
 struct World {
   explicit World(const char *text, bool own_clock = false) {
@@ -54,7 +56,8 @@ struct World {
     p.tokens = tokens.data();
     return p;
   }
-  quire_lease acquire(const std::vector<quire_key> &keys, uint32_t flags = 0, uint64_t deadline = 0) {
+  quire_lease acquire(const std::vector<quire_key> &keys, uint32_t flags = 0,
+                      uint64_t deadline = 0) {
     quire_acquire_options o;
     QUIRE_INIT(&o);
     o.flags = flags;
@@ -71,7 +74,8 @@ struct World {
     o.flags = flags;
     return quire_alloc(cache, n, &o, pages);
   }
-  quire_publish_result publish(quire_lease lease, const std::vector<quire_key> &keys, quire_page *pages) {
+  quire_publish_result publish(quire_lease lease, const std::vector<quire_key> &keys,
+                               quire_page *pages) {
     const quire_prefix p = prefix(keys);
     quire_publish_result r;
     QUIRE_INIT(&r);
@@ -100,9 +104,11 @@ struct World {
   std::vector<uint32_t> tokens;
 };
 
-constexpr const char *kPlain = "layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=16";
+constexpr const char *kPlain =
+    "layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=16";
 constexpr const char *kPacked =
-    "layers=1,kv_heads=1,head_dim=64,page_tokens=8,format=nf4,device_pages=32,open_pages=16,rope_theta=10000";
+    "layers=1,kv_heads=1,head_dim=64,page_tokens=8,format=nf4,device_pages=32,open_pages=16,rope_"
+    "theta=10000";
 
 }  // namespace
 
@@ -110,7 +116,8 @@ BOOST_AUTO_TEST_CASE(a_sequences_lease_ends_with_the_sequence_only) {
   World w(kPlain);
   quire_seq seq = 0;
   const uint32_t tokens[16] = {};
-  BOOST_REQUIRE_EQUAL(quire_seq_open(w.cache, &w.root, tokens, 16, nullptr, nullptr, &seq), QUIRE_OK);
+  BOOST_REQUIRE_EQUAL(quire_seq_open(w.cache, &w.root, tokens, 16, nullptr, nullptr, &seq),
+                      QUIRE_OK);
   quire_seq_record record;
   QUIRE_INIT(&record);
   BOOST_REQUIRE_EQUAL(quire_seq_info(w.cache, seq, &record), QUIRE_OK);
@@ -118,7 +125,8 @@ BOOST_AUTO_TEST_CASE(a_sequences_lease_ends_with_the_sequence_only) {
   BOOST_CHECK_EQUAL(quire_release(w.cache, record.lease, nullptr), QUIRE_E_INVALID);
   BOOST_CHECK_EQUAL(w.alloc(record.lease, 1, &page), QUIRE_E_INVALID);
   const quire_prefix p = w.prefix({});
-  BOOST_CHECK_EQUAL(quire_publish(w.cache, record.lease, &p, &page, nullptr, nullptr), QUIRE_E_INVALID);
+  BOOST_CHECK_EQUAL(quire_publish(w.cache, record.lease, &p, &page, nullptr, nullptr),
+                    QUIRE_E_INVALID);
   quire_lease_record lease;
   QUIRE_INIT(&lease);
   BOOST_REQUIRE_EQUAL(quire_lease_info(w.cache, record.lease, &lease), QUIRE_OK);
@@ -130,7 +138,8 @@ BOOST_AUTO_TEST_CASE(keys_that_are_no_chain_are_refused) {
   World w(kPlain);
   const auto keys = w.keys(3);
   w.fill(keys);
-  for (const auto &wrong : {std::vector<quire_key>{keys[1]}, std::vector<quire_key>{keys[0], keys[0], keys[0]}}) {
+  for (const auto &wrong :
+       {std::vector<quire_key>{keys[1]}, std::vector<quire_key>{keys[0], keys[0], keys[0]}}) {
     const quire_prefix p = w.prefix(wrong);
     quire_lease lease = 0;
     quire_page pages[3];
@@ -237,7 +246,8 @@ BOOST_AUTO_TEST_CASE(trying_again_while_readers_stand_still_evicts_nothing_more)
 }
 
 BOOST_AUTO_TEST_CASE(a_page_with_the_same_key_and_other_tokens_joins_no_chain) {
-  World w("layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=16,verify_tokens=1");
+  World w(
+      "layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=16,verify_tokens=1");
   const auto keys = w.keys(1);
   w.fill(keys);
   quire_lease lease = w.acquire({});
@@ -253,7 +263,8 @@ BOOST_AUTO_TEST_CASE(more_tokens_than_there_are_frames_cost_no_hit) {
   World w(kPlain);
   w.fill(w.keys(4));
   quire_seq seq = 0;
-  BOOST_REQUIRE_EQUAL(quire_seq_open(w.cache, &w.root, nullptr, 0, nullptr, nullptr, &seq), QUIRE_OK);
+  BOOST_REQUIRE_EQUAL(quire_seq_open(w.cache, &w.root, nullptr, 0, nullptr, nullptr, &seq),
+                      QUIRE_OK);
   BOOST_CHECK_EQUAL(quire_seq_append(w.cache, seq, UINT32_MAX, nullptr, nullptr), QUIRE_E_NOMEM);
   BOOST_CHECK_EQUAL(w.stats().pages_visible, 4u);
   BOOST_CHECK_EQUAL(quire_seq_close(w.cache, seq, nullptr), QUIRE_OK);

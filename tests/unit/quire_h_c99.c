@@ -4,9 +4,9 @@
 
 #include "quire/page_format.h"
 
-#define EXPECT(x)               \
-  do {                          \
-    if (!(x)) return __LINE__;  \
+#define EXPECT(x)              \
+  do {                         \
+    if (!(x)) return __LINE__; \
   } while (0)
 
 int quire_h_c99(void);

@@ -43,8 +43,8 @@ std::string screen(const Segment &segment, const Sample &before, const Sample &n
   out +=
       fmt::format("Usage   [{}] {:>7} of {} frames, {} in limbo\n", bar(b.kv_cache_usage_ratio, 30),
                   percent(b.kv_cache_usage_ratio), count(b.frames_capacity), count(b.frames_limbo));
-  out += fmt::format("Hits    [{}] {:>7} now, {} in all\n\n", bar(hits, 30),
-                     percent(hits), percent(b.prefix_hit_ratio));
+  out += fmt::format("Hits    [{}] {:>7} now, {} in all\n\n", bar(hits, 30), percent(hits),
+                     percent(b.prefix_hit_ratio));
   out += fmt::format("{:<28}{:>14}{:>16}\n", "", "a second", "in all");
   const auto row = [&](const char *label, uint64_t was, uint64_t is) {
     out += fmt::format("{:<28}{:>14}{:>16}\n", label, rate(was, is, seconds), count(is));
