@@ -3,7 +3,8 @@
 // An algorithm is a template over `class A = StdAtomics` and uses `typename A::template atomic<T>`
 // for every word that two threads may touch. In the library that is std::atomic, at no cost. In the
 // model tests it is a word whose every operation hands the processor to a seeded scheduler
-// (tests/support/scheduler.h), so that one execution in a thousand becomes one test among thousands.
+// (tests/support/scheduler.h), so that one execution in a thousand becomes one test among
+// thousands.
 //
 // Words of the region are placed in memory that several processes may map, so they must be lock
 // free and must hold nothing but their value: both are asserted below. Structures over the region

@@ -216,7 +216,8 @@ class FramePool {
   }
   static constexpr uint32_t wrap(uint32_t i, uint32_t n) noexcept { return i >= n ? i - n : i; }
 
-  // Words from `at` to the next one, cyclically, whose summary bit is set; n_words if there is none.
+  // Words from `at` to the next one, cyclically, whose summary bit is set; n_words if there is
+  // none.
   uint32_t to_next_hint(uint32_t at, uint32_t n_words) const noexcept {
     for (uint32_t step = 0; step < n_words;) {
       const uint32_t w = wrap(at + step, n_words);
@@ -283,10 +284,10 @@ class FramePool {
     return bits & ~rest;
   }
 
-  // Clears the hint over a word that was found dry, then looks again. Only a walk that finds nothing
-  // does this, not the one that empties a word: most words are refilled before the next walk.
-  // seq_cst, here and in give(): we write the summary and read the word, the freer writes the word
-  // and reads the summary; in one order of all four, one of the two sees the other's write.
+  // Clears the hint over a word that was found dry, then looks again. Only a walk that finds
+  // nothing does this, not the one that empties a word: most words are refilled before the next
+  // walk. seq_cst, here and in give(): we write the summary and read the word, the freer writes the
+  // word and reads the summary; in one order of all four, one of the two sees the other's write.
   void mark_dry(uint32_t w) noexcept {
     const uint64_t bit = uint64_t{1} << (w % 64);
     if ((summary_[w / 64].load(kRelaxed) & bit) == 0) return;  // relaxed: as a hint.

@@ -1,7 +1,7 @@
 // Append and gather: plain rows of tokens into pages, and out of them. See codec.h.
 //
-// A call's tokens are cut into runs that are adjacent in a page; a run's rows of one head go through
-// a buffer on the stack, or straight through memcpy where nothing has to change.
+// A call's tokens are cut into runs that are adjacent in a page; a run's rows of one head go
+// through a buffer on the stack, or straight through memcpy where nothing has to change.
 //
 // Thread class: pure functions on memory that the caller owns for the call.
 #include <cstring>

@@ -1,17 +1,18 @@
 // Attention over pages: softmax(scale * q k^T) v for the last query tokens of each sequence.
 //
-// A task is (sequence, KV head, up to 32 rows, split of the keys). A row is one query token of one q
-// head; all q heads of a KV head are rows of the same tasks, so a tile of K and V is decoded once
-// for all of them. Tiles of 32 tokens are decoded into fp32 rows that stay in the first-level cache.
+// A task is (sequence, KV head, up to 32 rows, split of the keys). A row is one query token of one
+// q head; all q heads of a KV head are rows of the same tasks, so a tile of K and V is decoded once
+// for all of them. Tiles of 32 tokens are decoded into fp32 rows that stay in the first-level
+// cache.
 //
-// Rotated pages: q is rotated once (H q . H k = n q . k), V's rotation is undone once on the sums. Sums
-// are kept in the domain of the pages being read and change it where a sealed page meets an open one.
-// Anchored pages: the logit of token j of a page is q . k' + (R(page)^T q) . (R(j) b), in fp32, before
-// soft cap and softmax; rows R(j) b are made once a task, R(page)^T q once a page.
+// Rotated pages: q is rotated once (H q . H k = n q . k), V's rotation is undone once on the sums.
+// Sums are kept in the domain of the pages being read and change it where a sealed page meets an
+// open one. Anchored pages: the logit of token j of a page is q . k' + (R(page)^T q) . (R(j) b), in
+// fp32, before soft cap and softmax; rows R(j) b are made once a task, R(page)^T q once a page.
 //
-// Splits: as many as the bounds ask for to keep 256 tasks busy, none shorter than 1,024 tokens; each
-// leaves {sums, peak, weight} in the workspace and attention_merge joins them. One split writes its
-// result itself.
+// Splits: as many as the bounds ask for to keep 256 tasks busy, none shorter than 1,024 tokens;
+// each leaves {sums, peak, weight} in the workspace and attention_merge joins them. One split
+// writes its result itself.
 //
 // Invariant: peak is -inf iff weight is 0, and then the sums are 0.
 // Thread class: pure functions on memory that the caller owns for the call; no allocation.

@@ -3,14 +3,16 @@
 // NF4's values are those of QLoRA (arXiv 2305.14314, appendix E), as bitsandbytes has them. A cache
 // may set another table, ascending within [-1, 1].
 //
-// Code of z: the number of midpoints that z is above (`z > midpoint`: a tie goes to the lower code).
-// The bucket method gives the same with one table read and one compare: with z clamped to [-1, 1],
+// Code of z: the number of midpoints that z is above (`z > midpoint`: a tie goes to the lower
+// code). The bucket method gives the same with one table read and one compare: with z clamped to
+// [-1, 1],
 //     bucket(z) = bits(fma(z, 15, 1.5 * 2^23 + 16)) mod 32
 // is monotone in z and 1 <= bucket <= 31. Where no two midpoints share a bucket,
 //     code(z) = base[bucket] + (z > threshold[bucket])
-// with base the number of midpoints in lower buckets and threshold the bucket's own midpoint, or one
-// that nothing exceeds. Proof: midpoint(i) in a lower bucket => z > midpoint(i), by monotony; in a higher
-// one => z < midpoint(i). `bucketed` tells whether that holds; if not, kernels compare with all midpoints.
+// with base the number of midpoints in lower buckets and threshold the bucket's own midpoint, or
+// one that nothing exceeds. Proof: midpoint(i) in a lower bucket => z > midpoint(i), by monotony;
+// in a higher one => z < midpoint(i). `bucketed` tells whether that holds; if not, kernels compare
+// with all midpoints.
 //
 // Invariants: values and midpoints strictly ascend; values[zero_code] >= 0.
 // Thread class: immutable once made. Cost: 320 bytes.
@@ -40,8 +42,8 @@ inline constexpr float kNf4Values[16] = {-1.0f,
                                          0.7229568362236023f,
                                          1.0f};
 
-// The midpoint of two floats can need one bit more than a float has: it is rounded to nearest, ties to
-// even. bitsandbytes 0.50.2 does the same on CPUs.
+// The midpoint of two floats can need one bit more than a float has: it is rounded to nearest, ties
+// to even. bitsandbytes 0.50.2 does the same on CPUs.
 inline constexpr float kBucketOffset = 12582928.0f;  // 1.5 * 2^23 + 16
 inline constexpr float kBucketsAUnit = 15.0f;
 

@@ -19,8 +19,8 @@
 //   - codes by `z > midpoint`, a tie goes down; candidates in written order, strictly smaller wins;
 //     their error e = fma(-code, s, x), e * e summed by a tree of strides block/2 ... 2, 1
 //   - Hadamard in stages of stride 1, 2, 4 ...; its power-of-two scale last
-//   - decoded value = RN16(RN32(code * scale)); where that overflows, sums of a rotated row may be NaN,
-//     whose sign and payload are not defined
+//   - decoded value = RN16(RN32(code * scale)); where that overflows, sums of a rotated row may be
+//     NaN, whose sign and payload are not defined
 //   - the anchor of position p = page * page_tokens + j is R(page) (R(j) b), see kernels/rope.h
 // Values that are not finite: counted; before a rotation (and in no other case) NaN becomes 0 and
 // an infinity the largest finite magnitude of its own row; without one, an infinity encodes as the

@@ -1,8 +1,8 @@
 // The inside of a Codec. For kernels/*.cpp and their tests only.
 //
 // Invariants: see codec_valid. means holds, per layer and KV head, the mean key in planes (rope.h),
-// its turned channels times the RoPE's magnitude; a layer without means holds zeros and anchored[l] 0.
-// Thread class: immutable, but for codec_set_anchor.
+// its turned channels times the RoPE's magnitude; a layer without means holds zeros and anchored[l]
+// 0. Thread class: immutable, but for codec_set_anchor.
 #pragma once
 
 #include "kernels/codebook.h"

@@ -1,7 +1,7 @@
 // Dispatch: which target kernels run on. Chosen at first use, forcible by name; see codec.h.
 //
-// Thread class: any thread. The choice is one atomic pointer: a call in flight ends on the target it
-// began with, which gives the same bits.
+// Thread class: any thread. The choice is one atomic pointer: a call in flight ends on the target
+// it began with, which gives the same bits.
 #include <atomic>
 #include <cstdlib>
 #include <cstring>

@@ -1,4 +1,5 @@
-// Numbers: half, bfloat16 and e4m3 conversions by integer arithmetic, equal to the hardware's bit for bit.
+// Numbers: half, bfloat16 and e4m3 conversions by integer arithmetic, equal to the hardware's bit
+// for bit.
 //
 // They are the scalar target's arithmetic and the reference that the other targets are tested
 // against. No F16C, no <stdfloat>: the same on every machine. Round to nearest, ties to even;

@@ -1,8 +1,8 @@
 // Part rows: rows of K or V on their way between plain fp32 and the bytes of a head's chunk.
 //
-// encode_part: x (already minus its anchor) -> tame non-finite values -> rotate -> codes and scales.
-// decode_part: codes and scales -> rotated rows in fp32 (exact halves); plain parts are widened.
-// restore_part: rotated rows -> un-rotate -> plain rows, without the anchor.
+// encode_part: x (already minus its anchor) -> tame non-finite values -> rotate -> codes and
+// scales. decode_part: codes and scales -> rotated rows in fp32 (exact halves); plain parts are
+// widened. restore_part: rotated rows -> un-rotate -> plain rows, without the anchor.
 //
 // Thread class: pure. Cost: that of the row kernels they call.
 #pragma once

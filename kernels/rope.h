@@ -3,17 +3,18 @@
 // The anchor of a key is the mean b of its layer and head before RoPE, turned to the key's position
 // p = page * page_tokens + j, in two steps so that attention can share the second among pages:
 //     anchor(p) = R(page) (R(j) b)          q . anchor(p) = (R(page)^T q) . (R(j) b)
-// R(j), j < page_tokens: cos and sin of j * inv_freq, taken in double, rounded to fp32.
-// R(page): the product, in double, of four turns (page's base-64 digits times 64^i * page_tokens *
+// R(j), j < page_tokens: cos and sin of j * inv_freq, taken in double, rounded to fp32. R(page):
+// the product, in double, of four turns (page's base-64 digits times 64^i * page_tokens *
 // inv_freq), most significant first, rounded to fp32. Every angle is exact in double (24 bits of
-// inv_freq times at most 2^29), so the products are within 2^-50 of the true turn at any position, and
-// any device that has the tables computes the same bits. Applying a turn to a pair (x, y):
+// inv_freq times at most 2^29), so the products are within 2^-50 of the true turn at any position,
+// and any device that has the tables computes the same bits. Applying a turn to a pair (x, y):
 //     (RN(RN(c x) - RN(s y)), RN(RN(c y) + RN(s x)))
 //
-// In *planes*: a row's first elements of all pairs, then the second elements, then the channels that
-// are not turned. Half-split RoPE is in planes already; interleaved is not.
+// In *planes*: a row's first elements of all pairs, then the second elements, then the channels
+// that are not turned. Half-split RoPE is in planes already; interleaved is not.
 //
-// Thread class: immutable once made. Cost of the tables: 8 * pairs * page_tokens + 4096 * pairs bytes.
+// Thread class: immutable once made. Cost of the tables: 8 * pairs * page_tokens + 4096 * pairs
+// bytes.
 #pragma once
 
 #include <cstddef>

@@ -42,7 +42,8 @@ struct RowKernels {
   void (*decode)(const quire_part_layout &part, const Codebook &book, const uint8_t *codes,
                  const uint8_t *scales, size_t n, uint32_t exponent, uint16_t *halves);
 
-  // The code of each z (a value already divided by its scale; NaN counts as 0): encode's inner step.
+  // The code of each z (a value already divided by its scale; NaN counts as 0): encode's inner
+  // step.
   void (*codes)(const Codebook &book, const float *z, size_t n, uint8_t *codes);
 
   // ---- attention

@@ -1,5 +1,5 @@
-// The scalar target, codec: what encoding and decoding a row mean. Read this one to know the format;
-// the SIMD targets are tested to give the same bits.
+// The scalar target, codec: what encoding and decoding a row mean. Read this one to know the
+// format; the SIMD targets are tested to give the same bits.
 //
 // Thread class: pure. Cost: some tens of nanoseconds a value when searching; it is a reference.
 #include <cfloat>

@@ -1,4 +1,5 @@
-// The scalar target, all but the codec: conversions, rotation, turns and attention's loops, plainly.
+// The scalar target, all but the codec: conversions, rotation, turns and attention's loops,
+// plainly.
 //
 // Thread class: pure.
 #include "kernels/scalar_rows.h"

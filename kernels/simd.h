@@ -1,10 +1,10 @@
-// SIMD targets through Highway (github.com/google/highway): one source, compiled once per instruction
-// set, and the set of targets that Quire builds.
+// SIMD targets through Highway (github.com/google/highway): one source, compiled once per
+// instruction set, and the set of targets that Quire builds.
 //
 // Each kernels/simd_*.cpp defines one part of RowKernels for all targets and exports one function
 // that fills it in. Highway's own choice of targets is narrowed to those that have been written
-// for: AVX2 (with FMA and F16C, which every AVX2 machine has), AVX3 (AVX-512 F, BW, DQ, VL, CD), NEON.
-// The baseline that Highway insists on compiling is left empty: the scalar target is ours.
+// for: AVX2 (with FMA and F16C, which every AVX2 machine has), AVX3 (AVX-512 F, BW, DQ, VL, CD),
+// NEON. The baseline that Highway insists on compiling is left empty: the scalar target is ours.
 //
 // Include before any Highway header.
 #pragma once

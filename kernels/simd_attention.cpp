@@ -1,9 +1,9 @@
 // SIMD attention: the two small matrix products of a tile and what lies between them.
 //
-// scores: as many (row, token) pairs at once as a vector has lanes, so that their dot products end in
-// one vector of sums. accumulate: a block of rows by channels stays in registers over all tokens of
-// the tile. Sums are taken in another order than the scalar target's; attention's error bound is what
-// tests hold both to.
+// scores: as many (row, token) pairs at once as a vector has lanes, so that their dot products end
+// in one vector of sums. accumulate: a block of rows by channels stays in registers over all tokens
+// of the tile. Sums are taken in another order than the scalar target's; attention's error bound is
+// what tests hold both to.
 //
 // Thread class: pure. Cost: compute-bound; two fused multiply-adds a (row, token, channel).
 #include "kernels/simd.h"

@@ -1,10 +1,11 @@
-// Lookups in a codebook, per target: z -> code by buckets (codebook.h) or by all midpoints, code -> value.
+// Lookups in a codebook, per target: z -> code by buckets (codebook.h) or by all midpoints, code ->
+// value.
 //
 // A book offers codes(z), negated_codes(z) == codes(-z), and values(codes); codes are 32-bit lanes.
 // BucketBook with AVX-512: the two 32-entry tables are two-register permutations. With AVX2: the
-// bucket's base comes from two byte shuffles, and as threshold[b] == midpoints[base[b]] wherever the bucket
-// has a threshold, while midpoints[base[b]] lies above the whole bucket wherever it has none, the
-// threshold is a lookup of the base. Elsewhere: gathers.
+// bucket's base comes from two byte shuffles, and as threshold[b] == midpoints[base[b]] wherever
+// the bucket has a threshold, while midpoints[base[b]] lies above the whole bucket wherever it has
+// none, the threshold is a lookup of the base. Elsewhere: gathers.
 #if defined(QUIRE_KERNELS_SIMD_CODEBOOK_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUIRE_KERNELS_SIMD_CODEBOOK_INL_H
 #undef QUIRE_KERNELS_SIMD_CODEBOOK_INL_H

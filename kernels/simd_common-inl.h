@@ -44,8 +44,8 @@ struct MaxBits {
   }
 };
 
-// kLanes vectors in memory, each folded to one value by the tree of strides kLanes / 2 ... 2, 1: lane l of the
-// result belongs to vector l.
+// kLanes vectors in memory, each folded to one value by the tree of strides kLanes / 2 ... 2, 1:
+// lane l of the result belongs to vector l.
 #if HWY_TARGET == HWY_NEON
 template <class Op>
 HWY_INLINE V fold_each(const float *x) {

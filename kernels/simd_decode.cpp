@@ -1,8 +1,9 @@
 // SIMD decode: codes and scales -> halves in natural order.
 //
-// A block's table of sixteen halves is made already scaled, RN16(RN32(value * s)); then a value is one
-// lookup: with AVX-512 a word permutation of 32 values at once, elsewhere two byte shuffles (the low
-// and the high bytes of the halves). Bit-identical to multiplying each value and rounding it.
+// A block's table of sixteen halves is made already scaled, RN16(RN32(value * s)); then a value is
+// one lookup: with AVX-512 a word permutation of 32 values at once, elsewhere two byte shuffles
+// (the low and the high bytes of the halves). Bit-identical to multiplying each value and rounding
+// it.
 //
 // Thread class: pure; about 3 KiB of stack. Cost: quire-bench's codec rows.
 #include "kernels/simd.h"
@@ -47,8 +48,8 @@ HWY_INLINE void widen_scales(const quire_part_layout &part, const uint8_t *store
 
 #if HWY_TARGET == HWY_AVX3
 
-// What lookups need, in registers: the codebook, and byte shuffles after which both words of 32 bits
-// hold one byte of codes, four times.
+// What lookups need, in registers: the codebook, and byte shuffles after which both words of 32
+// bits hold one byte of codes, four times.
 struct Book {
   __m512 values;
   __m512i consecutive;  // bytes 4 l ... 4 l + 3 in 128-bit lane l
@@ -66,8 +67,8 @@ struct Book {
   }
 };
 
-// A block's sixteen halves, twice: an index has five bits, and the fifth, which an odd value's index
-// shares with its even neighbour, must not count.
+// A block's sixteen halves, twice: an index has five bits, and the fifth, which an odd value's
+// index shares with its even neighbour, must not count.
 HWY_INLINE __m512i make_table(const Book &book, float scale) {
   const __m512 scaled = _mm512_mul_ps(book.values, _mm512_set1_ps(scale));
   return _mm512_broadcast_i64x4(_mm512_cvtps_ph(scaled, _MM_FROUND_TO_NEAREST_INT));
@@ -100,8 +101,8 @@ HWY_INLINE void decode_block(const Book &book, const uint8_t *codes, float scale
   }
 }
 
-// Stored K rows of blocks of 32: unit t of a block is in lane t already, no order to undo. True where
-// the row was decoded: head dims 64 and multiples of 128.
+// Stored K rows of blocks of 32: unit t of a block is in lane t already, no order to undo. True
+// where the row was decoded: head dims 64 and multiples of 128.
 HWY_INLINE bool decode_stored_row(const Book &book, const uint8_t *row, uint32_t blocks,
                                   const float *scale, uint16_t *to) {
   if (blocks == 2) {
@@ -203,7 +204,8 @@ HWY_INLINE void store_halves(__m256i x, uint16_t *low, uint16_t *high) {
   _mm_storeu_si128(reinterpret_cast<__m128i *>(high), _mm256_extracti128_si256(x, 1));
 }
 
-// Two blocks side by side, each in a half of the registers; or, for blocks of 64, two halves of one.
+// Two blocks side by side, each in a half of the registers; or, for blocks of 64, two halves of
+// one.
 template <uint32_t kBlock>
 HWY_INLINE void decode_pair(const Book &book, const uint8_t *codes, float scale_a, float scale_b,
                             uint16_t *to) {

@@ -1,9 +1,10 @@
 // SIMD encode: rows -> codes and scales, a batch of up to 64 blocks at a time, in passes that keep
 // vectors full:
-//   1. absmax of each block (a batch that meets a value that is not finite goes to the scalar target)
+//   1. absmax of each block (a batch that meets a value that is not finite goes to the scalar
+//      target)
 //   2. for all blocks at once: each candidate's e4m3 byte, scale and reciprocal
-//   3. errors of each candidate and sign: codes by the bucket method, squares summed by the tree, one
-//      vector of sums per kLanes (block, sign) pairs
+//   3. errors of each candidate and sign: codes by the bucket method, squares summed by the tree,
+//      one vector of sums per kLanes (block, sign) pairs
 //   4. for all blocks at once: the candidate with the least error, in written order
 //   5. codes under the scale that won, packed and put in place
 //

@@ -4,8 +4,8 @@
 // upper partners; the others are plain adds between vectors, all of a run held in registers up to
 // sixteen vectors. Same operations and roundings as the scalar loops.
 //
-// Thread class: pure. Cost: a pass over the data; rotating 128 values takes about 60 instructions with
-// AVX-512.
+// Thread class: pure. Cost: a pass over the data; rotating 128 values takes about 60 instructions
+// with AVX-512.
 #include "kernels/simd.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -113,7 +113,8 @@ void add(float *x, const float *y, size_t n) {
   scalar::add(x + done, y + done, n - done);
 }
 
-// One stage of stride < lanes: lane l gets v[l] + v[l ^ stride], or the difference where l has the bit.
+// One stage of stride < lanes: lane l gets v[l] + v[l ^ stride], or the difference where l has the
+// bit.
 template <size_t kStride, class D, class VF>
 HWY_INLINE VF butterfly(D d, VF v, VF sign) {
   VF partner;

@@ -1,5 +1,6 @@
-// Units: K rows of quantised formats are stored by quarter blocks (page_format.h). These move a row of
-// codes between its natural order and that one: a transposition of a [blocks][4] matrix of units.
+// Units: K rows of quantised formats are stored by quarter blocks (page_format.h). These move a row
+// of codes between its natural order and that one: a transposition of a [blocks][4] matrix of
+// units.
 //
 // Thread class: pure. Cost: one move a unit.
 #pragma once

@@ -1,8 +1,9 @@
-// The C boundary: every function of quire.h that works on a cache, but insight (c_api_insight.cpp), sequences
-// and kernels (c_api_engine.cpp).
+// The C boundary: every function of quire.h that works on a cache, but insight (c_api_insight.cpp),
+// sequences and kernels (c_api_engine.cpp).
 //
-// Here, and only here: NULLs are refused, structs of other sizes are widened to ours and written back no further than the
-// caller's, exceptions end, and a Status becomes a quire_status. Nothing is decided here.
+// Here, and only here: NULLs are refused, structs of other sizes are widened to ours and written
+// back no further than the caller's, exceptions end, and a Status becomes a quire_status. Nothing
+// is decided here.
 #include <unistd.h>
 
 #include <cstring>

@@ -1,5 +1,5 @@
-// The C boundary of insight: stats, check, events, segments and planning. As in c_api.cpp, nothing is
-// decided here.
+// The C boundary of insight: stats, check, events, segments and planning. As in c_api.cpp, nothing
+// is decided here.
 #include <algorithm>
 #include <cstring>
 #include <memory>

@@ -1,9 +1,11 @@
-// What the files of the C boundary share: structs of other sizes, conversions, and the last line of defence.
+// What the files of the C boundary share: structs of other sizes, conversions, and the last line of
+// defence.
 //
-// A struct of the caller begins with its size. read_struct copies as much of it as both sides know and defaults the rest
-// (zero is every field's default); write_struct writes back as much as the caller's size holds. So an old binary
-// works with a newer library, and a new one with an older library as long as it asks for nothing that is new: a field
-// behind our size that is not zero is refused.
+// A struct of the caller begins with its size. read_struct copies as much of it as both sides know
+// and defaults the rest (zero is every field's default); write_struct writes back as much as the
+// caller's size holds. So an old binary works with a newer library, and a new one with an older
+// library as long as it asks for nothing that is new: a field behind our size that is not zero is
+// refused.
 #pragma once
 
 #include <algorithm>
@@ -62,8 +64,8 @@ Status read_optional(const T *from, const char *name, T *out) noexcept {
   return Status::kOk;
 }
 
-// A struct that is only written: its size is all that is looked at, the rest may be anything. NULL where it may be:
-// not wanted.
+// A struct that is only written: its size is all that is looked at, the rest may be anything. NULL
+// where it may be: not wanted.
 template <class T>
 Status read_output(const T *from, const char *name, bool optional, T *out) noexcept {
   *out = T{};
@@ -90,7 +92,8 @@ void write_struct(const T &from, T *to) noexcept {
   }
 }
 
-// Runs `body`, which returns a Status; what the standard library throws for want of memory ends here.
+// Runs `body`, which returns a Status; what the standard library throws for want of memory ends
+// here.
 template <class Body>
 quire_status guarded(Body &&body) noexcept {
   try {

@@ -19,8 +19,9 @@ uint32_t next_tag() noexcept {
   return 1 + caches.fetch_add(1, std::memory_order_relaxed) % 4095;
 }
 
-// A page that the kernel empties in a forked child: so every call can ask whether it is in one for the price of a load,
-// where getpid() is a system call. nullptr where the kernel cannot (before Linux 4.14).
+// A page that the kernel empties in a forked child: so every call can ask whether it is in one for
+// the price of a load, where getpid() is a system call. nullptr where the kernel cannot (before
+// Linux 4.14).
 std::atomic<uint32_t> *make_fork_mark() noexcept {
   void *page = ::mmap(nullptr, sizeof(std::atomic<uint32_t>), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -32,7 +33,8 @@ std::atomic<uint32_t> *make_fork_mark() noexcept {
   return nullptr;
 }
 
-// One a process; it holds the process's number, in a child nothing until that opens a cache of its own.
+// One a process; it holds the process's number, in a child nothing until that opens a cache of its
+// own.
 std::atomic<uint32_t> *fork_mark() noexcept {
   static std::atomic<uint32_t> *const mark = make_fork_mark();
   return mark;
@@ -244,7 +246,8 @@ void Cache::after_advance() noexcept {
   if (earliest_deadline_.load(std::memory_order_relaxed) <= now) sweep_leases(now);
 }
 
-// Takes a lease back unless its deadline was moved since. When it must be looked at again; UINT64_MAX: never.
+// Takes a lease back unless its deadline was moved since. When it must be looked at again;
+// UINT64_MAX: never.
 uint64_t Cache::revoke_late(Handle lease, uint64_t now) noexcept {
   if (const Status s = tables_->leases.enter(lease); s != Status::kOk) {
     return s == Status::kBusy ? now + 1 : UINT64_MAX;  // in the middle of a call; or gone

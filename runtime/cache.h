@@ -1,7 +1,7 @@
 // Cache: the parts of design put together; what a `quire_cache *` points to.
 //
-// It owns the region (metadata), the arenas (frames), the device, the clock's timer and the reclaimer, and
-// holds the rules by which they meet. Its verbs are spread over files by noun:
+// It owns the region (metadata), the arenas (frames), the device, the clock's timer and the
+// reclaimer, and holds the rules by which they meet. Its verbs are spread over files by noun:
 //
 //   cache.cpp      open, close, step, tick            lookup.cpp    match, acquire, release, clone, renew
 //   pages.cpp      alloc, free, frames, info          publish.cpp   publish
@@ -11,9 +11,9 @@
 //   c_api.cpp      the C boundary: checks pointers and sizes, converts, and calls these
 //
 // Who owns what
-//   a page is FREE (in page_pool), PRIVATE (of a lease, a sequence or a caller), VISIBLE (in the index), or for a
-//   moment EVICTING;
-//   a frame is free (in its pool), held by exactly one page, or in limbo.
+//   a page is FREE (in page_pool), PRIVATE (of a lease, a sequence or a caller), VISIBLE (in the
+//   index), or for a moment EVICTING; a frame is free (in its pool), held by exactly one page, or
+//   in limbo.
 //
 // Invariants, quiescent (check() asserts them)
 //   free + private + visible                == pages
@@ -23,8 +23,9 @@
 //   visible(p) and parent(p) != none        => visible(parent(p)), depth(p) == depth(parent) + 1
 //   children(namespace)                     == visible pages in it
 //
-// Thread class: every verb may run in any thread at any time. Verbs on one lease exclude each other by the
-// lease's busy bit, verbs on one private page by the page's busy flag; a loser gets kBusy and never waits.
+// Thread class: every verb may run in any thread at any time. Verbs on one lease exclude each other
+// by the lease's busy bit, verbs on one private page by the page's busy flag; a loser gets kBusy
+// and never waits.
 #pragma once
 
 #include <oneapi/tbb/task_arena.h>
@@ -65,8 +66,9 @@ inline constexpr uint16_t kPageBehind = 16;  // may be ready before a page above
 
 enum class FrameClass : uint32_t { kSealed = 0, kOpen = 1 };
 
-// Whether a page may be found: neither past its absolute expiry nor of a namespace that was evicted. Goes from true to
-// false, never back, and never for a parent before its child. now_ms 0: the cache has no absolute TTLs.
+// Whether a page may be found: neither past its absolute expiry nor of a namespace that was
+// evicted. Goes from true to false, never back, and never for a parent before its child. now_ms 0:
+// the cache has no absolute TTLs.
 struct Alive {
   const PageTable<> *pages;
   const NamespaceTable *spaces;
@@ -113,8 +115,8 @@ void describe_lease(const Tables &tables, Handle lease, uint32_t cache_tag, uint
 
 class Cache final : private EvictSink, private BackgroundWork {
  public:
-  // device: nullptr takes the one that the config names. A test passes its adversary, which outlives
-  // the cache.
+  // device: nullptr takes the one that the config names. A test passes its adversary, which
+  // outlives the cache.
   static Status open(const quire_config &config, Device *device, Cache **out) noexcept;
   // kBusy, with what remains; else the cache is gone.
   static Status close(Cache *cache) noexcept;
@@ -168,13 +170,15 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
   Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream,
                    uint32_t stream_slot) noexcept;
-  // Whether work on the stream may change what a private page holds: copies of it are over, or come first.
+  // Whether work on the stream may change what a private page holds: copies of it are over, or come
+  // first.
   bool changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
 
   // ---- publish.cpp
   Status publish(quire_lease lease, const quire_prefix &prefix, quire_page *pages,
                  const quire_publish_options &options, quire_publish_result *result) noexcept;
-  // Whether work on the stream may read a published page; makes the stream wait for its writer where it can.
+  // Whether work on the stream may read a published page; makes the stream wait for its writer
+  // where it can.
   bool readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
   Status publish_page(uint32_t page, const Key &key, const Namespace &space,
                       const PublishContext &context, uint32_t *tail, bool *found) noexcept;

@@ -85,7 +85,8 @@ constexpr FieldName kFields[] = {
 #undef QUIRE_FIELD
 #undef QUIRE_GEOMETRY
 
-// What follows the number, nullptr where there is none. A point is a point, whatever the host program's locale says.
+// What follows the number, nullptr where there is none. A point is a point, whatever the host
+// program's locale says.
 const char *parse_prefix(const char *text, double *out) noexcept {
   const auto [end, error] = std::from_chars(text, text + std::strlen(text), *out);
   return error == std::errc() && std::isfinite(*out) ? end : nullptr;

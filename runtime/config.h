@@ -1,5 +1,6 @@
-// Config: a quire_config with every default filled in, checked, and with its own copies of what the caller pointed
-// to. What cannot be served is refused here, so that the rest of the cache need not ask again.
+// Config: a quire_config with every default filled in, checked, and with its own copies of what the
+// caller pointed to. What cannot be served is refused here, so that the rest of the cache need not
+// ask again.
 //
 // Immutable once a cache is open.
 #pragma once

@@ -1,8 +1,9 @@
 // EpochClock: the one clock of a cache, and the guards of threads.
 //
 // An epoch counts order, not time. Three things are counted in it: when memory may be reused, how
-// old a page is, and (through runtime/epoch_log.h) when it expires. quire_step and the timer advance
-// it. 64 bits never wrap; where 32 are kept (stamps, ready epochs), widen_epoch() makes them whole.
+// old a page is, and (through runtime/epoch_log.h) when it expires. quire_step and the timer
+// advance it. 64 bits never wrap; where 32 are kept (stamps, ready epochs), widen_epoch() makes
+// them whole.
 //
 // GUARDS. A guard is a short critical section in which a thread may look at something that is
 // swapped whole and then freed: a policy's table, a slab. Contents of pages are read under a lease,
@@ -18,16 +19,16 @@
 //   advance                add 1 to the clock                  acq_rel  (carries the chain on)
 //   min_guard              add 0 to each slot                  acq_rel  enter's CAS, leave's store
 //
-// Rule of a swap: unlink the old thing, then r = retire_epoch(), free it once r < min_guard().
-// Why that is safe, for a guard that entered at e. Its CAS and the add of min_guard() are two
+// Rule of a swap: unlink the old thing, then r = retire_epoch(), free it once r < min_guard(). Why
+// that is safe, for a guard that entered at e. Its CAS and the add of min_guard() are two
 // read-modify-writes of one word. If the add came first, the CAS read it, so the guard sees the
 // unlink and never finds the old thing. If the CAS came first, min_guard() is at most e. Then the
-// thing is freed only if e > r: the guard read an epoch that some advance() wrote after our add to the
-// clock, and the chain of read-modify-writes on the clock carries our unlink to it.
+// thing is freed only if e > r: the guard read an epoch that some advance() wrote after our add to
+// the clock, and the chain of read-modify-writes on the clock carries our unlink to it.
 //
-// A slot is taken per guard, not per thread: the search starts at the thread's own place, so that it
-// is the same warm line each time; there is no registry to leave when a thread dies, guards nest,
-// and what is bounded is the number of guards held at once. (decisions/guard-slots.md)
+// A slot is taken per guard, not per thread: the search starts at the thread's own place, so that
+// it is the same warm line each time; there is no registry to leave when a thread dies, guards
+// nest, and what is bounded is the number of guards held at once. (decisions/guard-slots.md)
 //
 // A stalled guard is never skipped. It delays what waits for it, and nothing else; oldest_guard()
 // names it.

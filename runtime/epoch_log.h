@@ -15,14 +15,14 @@
 //   stamp < cut   =>   last use + ttl <= now            (a page never expires early)
 //
 // and it is late by the time from `now - ttl` back to the entry that was found: one bucket of the
-// first level that still has that time, which is 1 ms for ages below 1024 ms and at most 1/64 of the
-// age beyond, plus the time for which the clock stood still.
+// first level that still has that time, which is 1 ms for ages below 1024 ms and at most 1/64 of
+// the age beyond, plus the time for which the clock stood still.
 //
 // Why "had begun by" and not "was current at": uses of an epoch come until the next one begins, so
 // only the next one's beginning says that they are all over.
 //
-// An entry that is exactly 2^20 laps old looks like a present one; it then names an epoch that is too
-// old, and pages expire late, not early.
+// An entry that is exactly 2^20 laps old looks like a present one; it then names an epoch that is
+// too old, and pages expire late, not early.
 //
 // Invariant (validate()): no bucket names an epoch after `now`.
 // Progress: note is lock free, began_by wait free. Thread class: any. format: before sharing.
@@ -70,8 +70,8 @@ class EpochLog {
     }
   }
 
-  // The latest epoch that is known to have begun by `ms`; 0, before all epochs, if none is. `now` is
-  // an epoch at or after all that were noted, `now_ms` a time likewise.
+  // The latest epoch that is known to have begun by `ms`; 0, before all epochs, if none is. `now`
+  // is an epoch at or after all that were noted, `now_ms` a time likewise.
   uint64_t began_by(uint64_t ms, uint64_t now, uint64_t now_ms) const noexcept {
     if (ms > now_ms) ms = now_ms;
     for (uint32_t level = 0; level < kLevels; ++level) {

@@ -1,5 +1,6 @@
 // EventRing: what happened to pages and leases, for an engine that wants to follow (a router that
-// mirrors which prefixes are cached, say). A bounded queue in the region: many threads push, many poll.
+// mirrors which prefixes are cached, say). A bounded queue in the region: many threads push, many
+// poll.
 //
 //   tail   | sequence:44 | position:20 |     next event's number; where it would go
 //   head   | count:44    | position:20 |     events taken; where the next one is
@@ -9,10 +10,11 @@
 //   turn == p + 1          holds the record of position p
 //   turn == p + kCapacity  free again: the next lap's p
 //
-// A push never waits. It numbers its event by a CAS on the tail, whether it finds room (position + 1)
-// or not (position as it is: the event is dropped and its number is the gap that a poller sees). Since
-// the number is in the same word as the position, records come out in the order of their numbers,
-// and the word never takes a value twice (no ABA): 2^44 events are years at a million a second.
+// A push never waits. It numbers its event by a CAS on the tail, whether it finds room (position +
+// 1) or not (position as it is: the event is dropped and its number is the gap that a poller sees).
+// Since the number is in the same word as the position, records come out in the order of their
+// numbers, and the word never takes a value twice (no ABA): 2^44 events are years at a million a
+// second.
 //
 // | step                     | atomic               | order   | partner                               |
 // | ------------------------ | -------------------- | ------- | ------------------------------------- |
@@ -23,23 +25,25 @@
 // | poll: take it            | CAS head             | relaxed | (the turn orders the record)          |
 // | poll: the slot is free   | store turn           | release | push's load of the turn               |
 //
-// Linearizable: a push that gets in, at its CAS. One that drops, at its load of the turn: the slot at
-// the tail was taken then, and the CAS proves that no other push came in between. A poll that gets a
-// record, at its CAS: records come out exactly in the order in which pushes took their numbers. A
-// poll that gets none says a little less: there is none, or the oldest is still being written by a push
-// that has not returned. Likewise a slot that a poll is still reading counts as taken.
+// Linearizable: a push that gets in, at its CAS. One that drops, at its load of the turn: the slot
+// at the tail was taken then, and the CAS proves that no other push came in between. A poll that
+// gets a record, at its CAS: records come out exactly in the order in which pushes took their
+// numbers. A poll that gets none says a little less: there is none, or the oldest is still being
+// written by a push that has not returned. Likewise a slot that a poll is still reading counts as
+// taken.
 //
 // Progress: lock free. A push stopped between its CAS and its turn, or a poll likewise, holds one
 // slot. Other pushes go on around the ring and drop when they come back to that slot; pollers stop
 // before it (they see fewer) until it moves. Nobody waits.
 //
-// Nothing is recorded, numbered or counted before the first poll: an engine that never asks pays one
-// load of a line that nobody writes.
+// Nothing is recorded, numbered or counted before the first poll: an engine that never asks pays
+// one load of a line that nobody writes.
 //
 // Invariants: records polled have rising numbers; a number seen + numbers dropped are all numbers;
 //             head <= tail <= head + kCapacity, in positions (validate(), at rest).
 //
-// Thread class: any; format: before sharing. Cost: two CAS and a line a record; none when not started.
+// Thread class: any; format: before sharing. Cost: two CAS and a line a record; none when not
+// started.
 #pragma once
 
 #include <cstddef>

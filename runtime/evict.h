@@ -13,8 +13,8 @@
 //
 // Tests instantiate steps 4 and 5 wrongly (EvictOrders), to see that caught.
 //
-// Thread class: any thread, lock free, unless the sink says otherwise. Cost: the descriptor's line, the
-// bin's, the parent's.
+// Thread class: any thread, lock free, unless the sink says otherwise. Cost: the descriptor's line,
+// the bin's, the parent's.
 #ifndef QUIRE_RUNTIME_EVICT_H_
 #define QUIRE_RUNTIME_EVICT_H_
 

@@ -3,10 +3,10 @@
 //   63           50 49          32 31                0
 //   | cache tag:14 | generation:18 | index:32          |
 //
-// The tag's low two bits are the kind, so that a lease passed for a page is refused; its upper twelve
-// tell caches of one process apart and are never zero, so that no handle is 0. The generation changes
-// whenever the slot behind the index is given up: a handle kept too long is refused until the slot
-// has been reused 2^18 times exactly.
+// The tag's low two bits are the kind, so that a lease passed for a page is refused; its upper
+// twelve tell caches of one process apart and are never zero, so that no handle is 0. The
+// generation changes whenever the slot behind the index is given up: a handle kept too long is
+// refused until the slot has been reused 2^18 times exactly.
 //
 // Any thread, no shared state, no cost.
 #pragma once

@@ -1,11 +1,12 @@
 // KV: the engine's data path: append, gather, attention, anchors.
 //
-// Each call checks what the host can see (sizes, ranges of layers, strides, the stream), builds the arguments of the kernel
-// and enqueues it. What the arguments point to is the engine's and is read when the stream gets there, except
-// on the NULL stream, where the kernel runs before the call returns.
+// Each call checks what the host can see (sizes, ranges of layers, strides, the stream), builds the
+// arguments of the kernel and enqueues it. What the arguments point to is the engine's and is read
+// when the stream gets there, except on the NULL stream, where the kernel runs before the call
+// returns.
 //
-// Slots and block tables are read on the stream, so what they hold cannot be checked here: as with any kernel, an entry that
-// this cache did not give is undefined behaviour.
+// Slots and block tables are read on the stream, so what they hold cannot be checked here: as with
+// any kernel, an entry that this cache did not give is undefined behaviour.
 //
 // Cost: the check and one launch; kernels spread over the cache's workers.
 #include <algorithm>

@@ -1,11 +1,12 @@
 // LeaseTable: who holds which chain, since when and until when.
 //
-// A lease is a slot of 64 bytes in the region (runtime/slot_table.h has its states). Its fields are relaxed atomics: verbs read
-// and write them while they are inside; the report of leases (and quire-stat, from another process) reads them at any
-// time and takes what it sees, checking the word before and after.
+// A lease is a slot of 64 bytes in the region (runtime/slot_table.h has its states). Its fields are
+// relaxed atomics: verbs read and write them while they are inside; the report of leases (and
+// quire-stat, from another process) reads them at any time and takes what it sees, checking the
+// word before and after.
 //
-// Private pages that hang on a lease form a doubly linked list through their descriptors' `expiry_ms` word, which
-// means {next:32, previous:32} while a page is private.
+// Private pages that hang on a lease form a doubly linked list through their descriptors'
+// `expiry_ms` word, which means {next:32, previous:32} while a page is private.
 //
 // Invariants, quiescent
 //   pages == 0          <=> tail == none
@@ -40,7 +41,8 @@ static_assert(sizeof(LeaseSlot) == 64);
 
 using LeaseTable = SlotTable<LeaseSlot>;
 
-// Beside the flags of quire_acquire_options: the lease of a sequence, whose chain and end are the sequence's.
+// Beside the flags of quire_acquire_options: the lease of a sequence, whose chain and end are the
+// sequence's.
 inline constexpr uint32_t kLeaseOfSequence = uint32_t{1} << 31;
 inline constexpr uint32_t kLeaseFlags = kLeaseOfSequence - 1;  // those of callers
 

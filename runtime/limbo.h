@@ -17,22 +17,23 @@
 //   drain: take a whole stack   exchange stack, empty    acq_rel  push's link
 //   take (same stream)          as drain and push
 //
-// ABA: a stack is pushed to by compare-and-swap and emptied by exchange, never popped one by one. If a
-// push finds the same head again after others came and went, that head is the top of the stack
+// ABA: a stack is pushed to by compare-and-swap and emptied by exchange, never popped one by one.
+// If a push finds the same head again after others came and went, that head is the top of the stack
 // again, and linking to it is right.
 //
 // Nothing is stranded. A push of r and the drain that covers r both are read-modify-writes of one
-// stack. If the push is first, the drain takes the frame. If the drain's exchange is first, the push has
-// read it, so its second look sees the raised `passed`, and it empties the stack itself. A drain that
-// finds frames of another turn of the wheel (same r % 256, not passed) pushes them back by the same
-// rule. A drain that finds count = 0 leaves at once; a push that adds to count later has read that.
+// stack. If the push is first, the drain takes the frame. If the drain's exchange is first, the
+// push has read it, so its second look sees the raised `passed`, and it empties the stack itself. A
+// drain that finds frames of another turn of the wheel (same r % 256, not passed) pushes them back
+// by the same rule. A drain that finds count = 0 leaves at once; a push that adds to count later
+// has read that.
 //
 // Conservation, at rest (validate()):
 //   sum of lengths of stacks = count;  every frame on at most one;  r % 256 is its stack's number
 //   free + used + limbo = capacity, for the owner of the pool
 //
-// Frames go to a callable `free(const uint32_t *frames, size_t n)`: the cache zeroes those that must be
-// zeroed, then gives them to its pool.
+// Frames go to a callable `free(const uint32_t *frames, size_t n)`: the cache zeroes those that
+// must be zeroed, then gives them to its pool.
 //
 // Progress: lock free. A thread stopped inside keeps the frames of the one stack that it took.
 // Cost: retire of a passed epoch: one compare. Else one add, one CAS; 12 bytes a frame.
@@ -100,8 +101,8 @@ class Limbo {
   uint64_t passed() const noexcept { return header_->passed.load(kAcquire); }
 
   // The frame's last use was at or before epoch r, and it is the caller's. `passed` is a fresh
-  // min_passed(). Returns true if it is free already; else it waits here, and the streams must be told
-  // (StreamTable::want(r)).
+  // min_passed(). Returns true if it is free already; else it waits here, and the streams must be
+  // told (StreamTable::want(r)).
   template <class Free>
   bool retire(uint32_t frame, uint64_t r, uint64_t passed, Free &&free) noexcept {
     if (r <= passed) {

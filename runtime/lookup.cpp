@@ -1,14 +1,15 @@
 // Lookup: match, acquire and the life of a lease.
 //
-// Acquire, step by step. Keys of a prefix are present in the index as a run from its start (a child is
-// never there without its parent), so the length of the hit is found by search; the last page is pinned,
-// which holds the whole chain; what cannot be read is then cut off from the end:
+// Acquire, step by step. Keys of a prefix are present in the index as a run from its start (a child
+// is never there without its parent), so the length of the hit is found by search; the last page is
+// pinned, which holds the whole chain; what cannot be read is then cut off from the end:
 //
 //   1. n    = length of the run of present, live keys          O(log n) probes; a child never outlives its parent
 //   2. tail = pin(key[n - 1]); an eviction in between shortens n and tries again
-//   3. while tail's writer has not passed (runtime/stream_table.h): make the caller's stream wait for it, or
-//      cut: pin the parent, unpin the tail. The walk ends at the first ready page that is not marked
-//      as published behind one that was not (runtime/publish.cpp): all above it is ready
+//   3. while tail's writer has not passed (runtime/stream_table.h): make the caller's stream wait
+//      for it, or cut: pin the parent, unpin the tail. The walk ends at the first ready page that
+//      is not marked as published behind one that was not (runtime/publish.cpp): all above it is
+//      ready
 //   4. compare token ids, where the cache keeps them; cut before the first that differs
 //   5. gather the page numbers, where the caller asked for them
 //
@@ -202,9 +203,9 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   return Status::kOk;
 }
 
-// Page handles of a pinned chain. The index gives the numbers in a pipeline, each checked to be the parent of the
-// next; if the last one is the tail, they are the chain. If not (a dead page still has one of the keys, say), they are
-// read off the chain itself, one dependent load a page.
+// Page handles of a pinned chain. The index gives the numbers in a pipeline, each checked to be the
+// parent of the next; if the last one is the tail, they are the chain. If not (a dead page still
+// has one of the keys, say), they are read off the chain itself, one dependent load a page.
 void Cache::write_chain(const Key *keys, uint32_t tail, uint32_t n, quire_page *pages) noexcept {
   constexpr uint32_t kBatch = 256;
   uint32_t numbers[kBatch];
@@ -248,7 +249,8 @@ void Cache::set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept {
   slot.late.store(0, std::memory_order_relaxed);
   // The sweep for late leases runs when the earliest deadline has passed; ours may be earlier.
   uint64_t earliest = earliest_deadline_.load(std::memory_order_relaxed);
-  // release: pairs with the exchange in sweep_leases(): a sweep that takes this away sees the lease.
+  // release: pairs with the exchange in sweep_leases(): a sweep that takes this away sees the
+  // lease.
   while (deadline_ms != 0 && deadline_ms < earliest &&
          !earliest_deadline_.compare_exchange_weak(earliest, deadline_ms, std::memory_order_release,
                                                    std::memory_order_relaxed)) {
@@ -306,8 +308,8 @@ Status Cache::end_lease(Handle handle, const quire_retention *retention) noexcep
   return Status::kOk;
 }
 
-// The order is a promise (runtime/epoch_clock.h): the engine enqueued its reads before this call; the
-// clock is read, the stamp raised, and only then the pin dropped.
+// The order is a promise (runtime/epoch_clock.h): the engine enqueued its reads before this call;
+// the clock is read, the stamp raised, and only then the pin dropped.
 void Cache::drop_pin(uint32_t page) noexcept {
   Tables &t = *tables_;
   t.pages.raise_stamp(page, static_cast<uint32_t>(t.clock.now()));

@@ -1,18 +1,20 @@
 // NamespaceTable: the namespaces of a cache, by root key.
 //
-// A second instance of the page table and its index, with other widths of the state word: a namespace is a "page"
-// whose key is its root and whose children are the pages in it. So it is found without a lock, is unique per root,
-// cannot go away while a page or a pin holds it, and its place is taken over, when the table is full, by the
-// same eviction that pages know.
+// A second instance of the page table and its index, with other widths of the state word: a
+// namespace is a "page" whose key is its root and whose children are the pages in it. So it is
+// found without a lock, is unique per root, cannot go away while a page or a pin holds it, and its
+// place is taken over, when the table is full, by the same eviction that pages know.
 //
-// Its generation counter (descriptor.space_generation) is what quire_evict bumps. A page carries the generation under which
-// it was published; with another it is dead: the index passes over it (runtime/prefix_index.h, Liveness), so one store makes
-// every page of the namespace a miss, and new pages under the same keys take their places at once.
+// Its generation counter (descriptor.space_generation) is what quire_evict bumps. A page carries
+// the generation under which it was published; with another it is dead: the index passes over it
+// (runtime/prefix_index.h, Liveness), so one store makes every page of the namespace a miss, and
+// new pages under the same keys take their places at once.
 //
-// Fields of the descriptor that mean something here: meta, key, space_generation, flags (kSpaceZero).
+// Fields of the descriptor that mean something here: meta, key, space_generation, flags
+// (kSpaceZero).
 //
-// A recycled slot starts at the generation after its last one, whatever root it had: pages of the former
-// namespace are all gone (children == 0), so this only spares a store.
+// A recycled slot starts at the generation after its last one, whatever root it had: pages of the
+// former namespace are all gone (children == 0), so this only spares a store.
 //
 // Invariant, quiescent: children(namespace) == visible pages with descriptor.space == it
 //
@@ -139,8 +141,9 @@ class NamespaceTable {
     return true;
   }
 
-  // Inside it. A namespace with settings keeps a pin of its own, so that it is not recycled. The pin comes
-  // before the flag and goes after it; of two callers at once, the one that changes the flag moves the pin.
+  // Inside it. A namespace with settings keeps a pin of its own, so that it is not recycled. The
+  // pin comes before the flag and goes after it; of two callers at once, the one that changes the
+  // flag moves the pin.
   Status set_zero(uint32_t number, bool zero) noexcept {
     auto &flags = table_[number].flags;
     if (zero) {

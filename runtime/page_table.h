@@ -41,8 +41,8 @@
 // they come again after it: the page may have been recycled in between.
 //
 // Counters are exact. An add that finds its counter at half of its range is undone and fails
-// (kBusy): half of the range is left for additions that have not been undone yet, so a counter never
-// carries into its neighbour and never saturates (a saturated page would be immortal).
+// (kBusy): half of the range is left for additions that have not been undone yet, so a counter
+// never carries into its neighbour and never saturates (a saturated page would be immortal).
 //
 // Dense arrays beside the descriptors, for the reclaimer's scans:
 //   stamp     u32, epoch of the last release. Raised to the maximum, by signed difference, so it
@@ -367,8 +367,8 @@ class PageTable {
     return true;
   }
 
-  // evicting -> free, next generation; then the number goes back to the pool. Call it when the index
-  // has erased the page and its parent has dropped it.
+  // evicting -> free, next generation; then the number goes back to the pool. Call it when the
+  // index has erased the page and its parent has dropped it.
   void finish_evict(uint32_t page) noexcept {
     // release: pairs with the acquire in claim(): the erase comes before the next life.
     const uint64_t m = meta(page).fetch_add(
@@ -407,7 +407,8 @@ class PageTable {
 
   uint32_t stamp(uint32_t page) const noexcept { return stamp_[page].load(kRelaxed); }
 
-  // To the maximum, in the order of signed differences: a stalled thread does not make a page older.
+  // To the maximum, in the order of signed differences: a stalled thread does not make a page
+  // older.
   void raise_stamp(uint32_t page, uint32_t epoch) noexcept {
     auto &stamp = stamp_[page];
     uint32_t now = stamp.load(kRelaxed);

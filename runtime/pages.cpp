@@ -1,12 +1,14 @@
-// Pages: private pages and their frames: alloc, free, block tables, and the lists that hang on leases.
+// Pages: private pages and their frames: alloc, free, block tables, and the lists that hang on
+// leases.
 //
-// A verb on private pages claims each of them first, by the busy flag in its descriptor, and works only when it has
-// them all: so a handle that is stale, published, named twice or in the hands of another call is found before anything
-// has changed, and two verbs never work on one page.
+// A verb on private pages claims each of them first, by the busy flag in its descriptor, and works
+// only when it has them all: so a handle that is stale, published, named twice or in the hands of
+// another call is found before anything has changed, and two verbs never work on one page.
 //
-// Getting frames, in this order: the pool; limbo, where readers have passed since; limbo again, what only the stream of
-// first use still reads; and, for sealed frames, an eviction of exactly what is missing. A few rounds of that, then
-// kAgain (limbo has enough) or kNomem. No step waits for another thread.
+// Getting frames, in this order: the pool; limbo, where readers have passed since; limbo again,
+// what only the stream of first use still reads; and, for sealed frames, an eviction of exactly
+// what is missing. A few rounds of that, then kAgain (limbo has enough) or kNomem. No step waits
+// for another thread.
 #include <algorithm>
 
 #include "runtime/cache.h"
@@ -234,7 +236,8 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
   // Whatever a late claimer with a stale handle adds to this word it takes back itself.
   const uint16_t old = d.flags.load(std::memory_order_relaxed);
   d.flags.fetch_xor(static_cast<uint16_t>((old ^ flags) & ~kPageBusy), std::memory_order_release);
-  // Headers of open and of plain pages never change; those of the others come with each page's scales.
+  // Headers of open and of plain pages never change; those of the others come with each page's
+  // scales.
   std::atomic<uint8_t> &frame_flags = frame_class(c).flags[frame];
   const uint8_t known = frame_flags.load(std::memory_order_relaxed);
   if (direct || (known & kFrameInitialised) == 0) {
@@ -262,8 +265,8 @@ Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_
   return Status::kOk;
 }
 
-// Gives up one share of each page; a page whose last share it was goes, with its frame. The caller holds the
-// pages' busy flags, or they are a sequence's. Pools are asked once a batch.
+// Gives up one share of each page; a page whose last share it was goes, with its frame. The caller
+// holds the pages' busy flags, or they are a sequence's. Pools are asked once a batch.
 void Cache::drop_pages(const uint32_t *pages, uint32_t n) noexcept {
   Tables &t = *tables_;
   for (uint32_t done = 0; done < n; done += kMostPages) {
@@ -282,8 +285,8 @@ void Cache::drop_pages(const uint32_t *pages, uint32_t n) noexcept {
       const auto c = static_cast<uint32_t>(open ? FrameClass::kOpen : FrameClass::kSealed);
       frames[c][n_frames[c]++] = frame;
       freed[n_freed++] = pages[i];
-      // Here: whoever claims the page by its old handle finds it freed, and the next owner, who has the
-      // number from the pool, finds no flag of ours.
+      // Here: whoever claims the page by its old handle finds it freed, and the next owner, who has
+      // the number from the pool, finds no flag of ours.
       unclaim_page(pages[i]);
     }
     for (const FrameClass c : {FrameClass::kSealed, FrameClass::kOpen}) {
@@ -411,8 +414,8 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
     index = options.first - 1;
   } else if (options.lease != 0) {
     const LeaseSlot &slot = tables_->leases.slot(lease.index);
-    // Behind the chain, or behind the page that was allocated last, if that is not in the chain: pages
-    // that somebody else published first stay private, at the front of the list.
+    // Behind the chain, or behind the page that was allocated last, if that is not in the chain:
+    // pages that somebody else published first stay private, at the front of the list.
     const uint32_t last = slot.private_tail.load(std::memory_order_relaxed);
     index = slot.pages.load(std::memory_order_relaxed);
     if (last != kNoIndex) {
@@ -448,8 +451,8 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
   return status;
 }
 
-// Enters each lease that a claimed page hangs on, once. `token` is the call's (its upper half) and the page's place in
-// the call: the lease keeps the last one's.
+// Enters each lease that a claimed page hangs on, once. `token` is the call's (its upper half) and
+// the page's place in the call: the lease keeps the last one's.
 Status Cache::enter_lease_of(uint32_t page, uint64_t token) noexcept {
   const uint32_t index = tables_->pages[page].lease.load(std::memory_order_relaxed);
   if (index == kNoIndex) return Status::kOk;

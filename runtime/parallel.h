@@ -1,10 +1,11 @@
 // Parallel: ranges of a CPU kernel's tasks, spread over a task arena of oneTBB.
 //
-// The arena is the cache's own: its width is a setting, and the engine's own oneTBB tasks are not stolen into a kernel.
-// No guard and no lock may be held across these calls (a waiting thread takes other tasks of the arena).
+// The arena is the cache's own: its width is a setting, and the engine's own oneTBB tasks are not
+// stolen into a kernel. No guard and no lock may be held across these calls (a waiting thread takes
+// other tasks of the arena).
 //
-// ThreadSanitizer does not see the synchronisation inside the oneTBB library (which is not built for it), so
-// under it the ranges run one after the other in the caller.
+// ThreadSanitizer does not see the synchronisation inside the oneTBB library (which is not built
+// for it), so under it the ranges run one after the other in the caller.
 #pragma once
 
 #include <oneapi/tbb/blocked_range.h>

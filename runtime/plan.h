@@ -10,8 +10,8 @@
 
 namespace quire {
 
-// Fields of `config` that are zero have their defaults. A budget too small for a page gives no pages; no budget at
-// all is kInvalid.
+// Fields of `config` that are zero have their defaults. A budget too small for a page gives no
+// pages; no budget at all is kInvalid.
 Status make_plan(const quire_config &config, quire_plan_result *out) noexcept;
 
 }  // namespace quire

@@ -1,5 +1,5 @@
-// Policy: which of two leaves goes first. A table from (class, age) to a rank; lowest rank goes first,
-// and within a rank the oldest, and of one age the deepest.
+// Policy: which of two leaves goes first. A table from (class, age) to a rank; lowest rank goes
+// first, and within a rank the oldest, and of one age the deepest.
 //
 //   tag[page]   | leaf:1 | idle:1 | expires:1 | priority:2 | class:3 |      runtime/page_table.h
 //     leaf      the page table's hint; the rest is the caller's retention
@@ -10,13 +10,14 @@
 //   age_bucket  ages 0 .. 7 one each, from there 8 buckets an octave: 240 for all of 2^32 epochs
 //   rank        [priority and class: 32][age bucket: 256], 8 KiB, immutable
 //
-// `lru` ignores the class: rank = how young. `priority` gives each priority 64 ranks of its own. Both
-// fall with age in every class; so (rank, stamp) orders as (priority, stamp) does, exactly, although
-// ranks are coarse. A learned policy is another table.
+// `lru` ignores the class: rank = how young. `priority` gives each priority 64 ranks of its own.
+// Both fall with age in every class; so (rank, stamp) orders as (priority, stamp) does, exactly,
+// although ranks are coarse. A learned policy is another table.
 //
-// A table is swapped whole, while others read it: a reader holds a guard, the former table waits until
-// the guards that could see it are gone (runtime/epoch_clock.h). Who swaps frees what has passed. A
-// scan may run in tasks, and no guard is held across a wait for those: it works on a copy.
+// A table is swapped whole, while others read it: a reader holds a guard, the former table waits
+// until the guards that could see it are gone (runtime/epoch_clock.h). Who swaps frees what has
+// passed. A scan may run in tasks, and no guard is held across a wait for those: it works on a
+// copy.
 //
 // Thread class: any thread. Cost: a look-up in 8 KiB that a scan keeps in its first-level cache.
 #ifndef QUIRE_RUNTIME_POLICY_H_

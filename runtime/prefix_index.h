@@ -11,8 +11,8 @@
 //   slot    tag:32 (never 0) | page:32
 //
 // A key's bin is the low bits of key.lo; its tag comes from key.hi. An entry never moves and never
-// leaves its bin. A bin with fifteen entries is full: its next key is "not indexed", which is a legal
-// answer (at three keys a bin, about one insert in a million into a full table).
+// leaves its bin. A bin with fifteen entries is full: its next key is "not indexed", which is a
+// legal answer (at three keys a bin, about one insert in a million into a full table).
 //
 // | step                | atomic on the header                           | order   | pairs with     |
 // | ------------------- | ---------------------------------------------- | ------- | -------------- |
@@ -25,9 +25,9 @@
 // | erase               | and, slot 2 -> 0                               | release | claim          |
 //
 // FIND. For each slot that is valid in the header with the key's tag: pin the page (state visible
-// and the whole key, before and after the add), then read the header again. A hit linearises at that
-// second read: an equal version says that nothing was committed to this bin in between, so a slot
-// that was valid before and is valid now was valid all the time, and held this page. A miss
+// and the whole key, before and after the add), then read the header again. A hit linearises at
+// that second read: an equal version says that nothing was committed to this bin in between, so a
+// slot that was valid before and is valid now was valid all the time, and held this page. A miss
 // linearises at the first read of the header, or, if an entry of the key was there and went while
 // we looked, at the moment when its page became evicting.
 //   Why the second read: without it a late finder can pin a page that was evicted, recycled, and is
@@ -37,34 +37,35 @@
 // one is the canonical page and we lost. Else claim an empty slot, fill it, make the page visible
 // (with one pin, ours), and commit: this CAS linearises. It fails if anything was committed to the
 // bin since the scan; then scan again with the slot still claimed, and commit or give up. Every
-// commit raises the version, so among the commits of one bin each has seen all earlier ones: two live
-// pages never have one key. Erasures in between do not matter: they only make keys absent.
-//   A claim does not raise the version, for nothing becomes valid by it; so finders and inserters of
-//   other keys in the bin are not sent back by it.
-//   What an inserter stopped for ever costs others is one slot of one bin.
+// commit raises the version, so among the commits of one bin each has seen all earlier ones: two
+// live pages never have one key. Erasures in between do not matter: they only make keys absent.
+//   A claim does not raise the version, for nothing becomes valid by it; so finders and inserters
+//   of other keys in the bin are not sent back by it. What an inserter stopped for ever costs
+//   others is one slot of one bin.
 //
 // EVICT. begin_evict() (the page table's CAS) linearises; erase() clears the slot; the parent drops
-// the child; finish_evict() frees the page. Between the first two, finders see a valid slot whose page
-// is not visible: absent. An inserter of the same key sees the same and takes another slot.
+// the child; finish_evict() frees the page. Between the first two, finders see a valid slot whose
+// page is not visible: absent. An inserter of the same key sees the same and takes another slot.
 //
 // Presence is monotone along a chain: a page gets its child only under a pin, holds a count for it
-// until the child was erased, and is not evicted while that is not zero. So the longest cached prefix
-// is found by searching (match), not by walking: with eight probes a round, whose cache misses
-// overlap, n pages take log8(n) rounds.
+// until the child was erased, and is not evicted while that is not zero. So the longest cached
+// prefix is found by searching (match), not by walking: with eight probes a round, whose cache
+// misses overlap, n pages take log8(n) rounds.
 //
 // Liveness. A page may be visible and dead: expired, or of a namespace that was emptied. Every call
-// takes a predicate `alive(page)`; dead pages are skipped, by insert as well, so that a live page can
-// take over the key. The predicate may go from true to false for a page, never back.
+// takes a predicate `alive(page)`; dead pages are skipped, by insert as well, so that a live page
+// can take over the key. The predicate may go from true to false for a page, never back.
 //
-// The version is 34 bits: an operation that sleeps through exactly a multiple of 2^34 commits to its
-// one bin could take an old header for the present one. At one commit a microsecond to one bin, that is
-// four hours and three quarters to the very instruction.
+// The version is 34 bits: an operation that sleeps through exactly a multiple of 2^34 commits to
+// its one bin could take an old header for the present one. At one commit a microsecond to one bin,
+// that is four hours and three quarters to the very instruction.
 //
-// Invariants at rest (validate()): no slot is claimed; a valid slot's page is visible, and its key has
-// this bin and this tag; live pages of one bin have different keys; valid slots = visible pages.
+// Invariants at rest (validate()): no slot is claimed; a valid slot's page is visible, and its key
+// has this bin and this tag; live pages of one bin have different keys; valid slots = visible
+// pages.
 //
-// Cost: bins are a third of the pages, rounded up to a power of two: 43 to 85 bytes a page.
-// Thread class: any thread. peek, match, gather are wait free; find is lock free (sent back only by a
+// Cost: bins are a third of the pages, rounded up to a power of two: 43 to 85 bytes a page. Thread
+// class: any thread. peek, match, gather are wait free; find is lock free (sent back only by a
 // commit to the bin), so are insert and erase.
 #ifndef QUIRE_RUNTIME_PREFIX_INDEX_H_
 #define QUIRE_RUNTIME_PREFIX_INDEX_H_
@@ -451,7 +452,8 @@ class PrefixIndex {
     bin.header.fetch_and(~claimed_bit(slot), kRelaxed);  // relaxed: nothing to show.
   }
 
-  // A page that has the key's tag, its descriptor on its way into the cache; kNone if there is none.
+  // A page that has the key's tag, its descriptor on its way into the cache; kNone if there is
+  // none.
   uint32_t candidate(const Key &key) const noexcept {
     const Bin &bin = bin_of(key);
     const uint64_t header = bin.header.load(kAcquire);  // acquire: as in find_and_pin.

@@ -3,15 +3,16 @@
 // A lease's chain grows by one page a step, under the pin of the chain's tail:
 //
 //   1. the tail is alive, else stop (nothing can be found below a dead page)
-//   2. the page's descriptor is filled: parent, depth, namespace and its generation, expiry = min(asked, parent's),
-//      writer and epoch of readiness, stamp = now
+//   2. the page's descriptor is filled: parent, depth, namespace and its generation, expiry =
+//      min(asked, parent's), writer and epoch of readiness, stamp = now
 //   3. children(parent) + 1, pages(namespace) + 1; a counter at its limit stops the publish
-//   4. insert: ours becomes visible with one pin (ours), or the canonical page of this key is pinned for us
+//   4. insert: ours becomes visible with one pin (ours), or the canonical page of this key is
+//      pinned for us
 //   5. the pin on the old tail is dropped, the new page is the tail
 //
-// So there is no moment at which the new page, or the old tail, could be evicted. On anything but an insert, step 3
-// is undone. Exactly-once is the index's (one live page a key); a prefix is published because a step comes only after
-// the one before it.
+// So there is no moment at which the new page, or the old tail, could be evicted. On anything but
+// an insert, step 3 is undone. Exactly-once is the index's (one live page a key); a prefix is
+// published because a step comes only after the one before it.
 #include <algorithm>
 
 #include "runtime/cache.h"
@@ -48,9 +49,10 @@ void Cache::retain(uint32_t page, const quire_retention &retention) noexcept {
   pages.set_class(page, cls);
 }
 
-// Whether `page`, behind `parent`, is never ready before the parent and all above it: the parent is ready, or the same
-// stream writes the page after it. Not so where another stream still writes the parent (two computed the same prefix, and
-// the one whose page was not taken has gone on behind the other's), or where the page was sealed before the parent was written.
+// Whether `page`, behind `parent`, is never ready before the parent and all above it: the parent is
+// ready, or the same stream writes the page after it. Not so where another stream still writes the
+// parent (two computed the same prefix, and the one whose page was not taken has gone on behind the
+// other's), or where the page was sealed before the parent was written.
 bool Cache::ready_above(uint32_t parent, uint32_t page) const noexcept {
   const PageDescriptor &above = tables_->pages[parent];
   const PageDescriptor &d = tables_->pages[page];
@@ -116,9 +118,10 @@ bool Cache::readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcep
          passes(writer - 1u, d.ready_epoch.load(std::memory_order_relaxed), stream, stream_slot);
 }
 
-// Whether the canonical page of a key, pinned, may stand in the chain for ours. Not where it hangs on another page than
-// our tail, which died meanwhile: then the chain would hold the new one, and our caller's handles name the old. And not
-// where its token ids are others, or it is to be read and cannot be yet.
+// Whether the canonical page of a key, pinned, may stand in the chain for ours. Not where it hangs
+// on another page than our tail, which died meanwhile: then the chain would hold the new one, and
+// our caller's handles name the old. And not where its token ids are others, or it is to be read
+// and cannot be yet.
 bool Cache::may_follow(uint32_t page, uint32_t ours, uint32_t parent,
                        const PublishContext &context) noexcept {
   const Tables &t = *tables_;
@@ -153,7 +156,8 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
     if (parent != kNoIndex) t.pages.drop_child(parent);
     return Status::kAgain;
   }
-  // From here on the descriptor's expiry word means an expiry; the lease's list lets go of the page.
+  // From here on the descriptor's expiry word means an expiry; the lease's list lets go of the
+  // page.
   const uint32_t lease = t.pages[page].lease.load(std::memory_order_relaxed);
   const uint16_t writer = t.pages[page].writer.load(std::memory_order_relaxed);
   unlink(page);
@@ -182,8 +186,8 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   return Status::kOk;
 }
 
-// The private pages that a publish is asked for: valid, of one lease or none, not lossy, claimed. The first one's place in
-// the chain is `first`.
+// The private pages that a publish is asked for: valid, of one lease or none, not lossy, claimed.
+// The first one's place in the chain is `first`.
 Status Cache::claim_for_publish(const quire_page *pages, uint32_t n, uint32_t lease_index,
                                 uint32_t first, uint32_t *claimed) noexcept {
   for (*claimed = 0; *claimed < n; ++*claimed) {
@@ -225,8 +229,8 @@ Status Cache::check_chain(const LeaseSlot &slot, const quire_prefix &prefix) con
                    length - 1);
 }
 
-// The namespace of the prefix, pinned. A chain that goes on has the one it began with: a page of another
-// would outlive its parents when that one is evicted.
+// The namespace of the prefix, pinned. A chain that goes on has the one it began with: a page of
+// another would outlive its parents when that one is evicted.
 Status Cache::enter_space(const LeaseSlot &slot, const quire_prefix &prefix,
                           Namespace *space) noexcept {
   if (const Status s = tables_->spaces.enter(to_key(prefix.root), space); s != Status::kOk)

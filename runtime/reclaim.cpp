@@ -1,8 +1,9 @@
-// How the cache and its reclaimer meet: what an eviction does to the cache, who asks for one, and what the cache's own
-// thread does at a tick.
+// How the cache and its reclaimer meet: what an eviction does to the cache, who asks for one, and
+// what the cache's own thread does at a tick.
 //
-// A tick moves the clock only if somebody used the cache since the last one, or a frame waits in limbo: an idle cache
-// keeps its epochs, and the thread rests longer and longer (runtime/reclaim_thread.h).
+// A tick moves the clock only if somebody used the cache since the last one, or a frame waits in
+// limbo: an idle cache keeps its epochs, and the thread rests longer and longer
+// (runtime/reclaim_thread.h).
 #include "runtime/cache.h"
 
 namespace quire {
@@ -66,8 +67,8 @@ uint32_t Cache::reclaim(uint32_t frames) noexcept {
   return evicted;
 }
 
-// The reclaimer counts its scans for itself; others see them in the region. Two threads may come in either
-// order: what one adds too much the other takes away.
+// The reclaimer counts its scans for itself; others see them in the region. Two threads may come in
+// either order: what one adds too much the other takes away.
 void Cache::count_scans() noexcept {
   const ReclaimCounts counts = reclaimer_->counts();
   const uint64_t passes = seen_passes_.exchange(counts.passes, std::memory_order_relaxed);

@@ -1,19 +1,19 @@
-// ReclaimThread: the cache's own thread. It ticks by time and comes at once when it is woken; what there
-// is to do at a tick (advance the clock, drain limbo, expire, reclaim up to a watermark) is the owner's
-// BackgroundWork.
+// ReclaimThread: the cache's own thread. It ticks by time and comes at once when it is woken; what
+// there is to do at a tick (advance the clock, drain limbo, expire, reclaim up to a watermark) is
+// the owner's BackgroundWork.
 //
 //   wake()   sets `pending`; only who set it posts the semaphore, so a thousand callers cost one post.
 //            Never waits, takes no lock: callers are in the middle of an allocation
 //   tick     clears `pending` first, so that a wake during it is not lost
 //   rest     a tick that found nothing useful doubles the time until the next one, up to kMostRests
-//            periods; a useful one resets it. After a *woken* tick that was of no use (everything is
-//            pinned, say) wakes are held back until that time: noticed and slept on, not spun on
+//            periods; a useful one resets it. After a *woken* tick that was of no use (everything
+//            is pinned, say) wakes are held back until that time: noticed and slept on, not spun on
 //
 // period_ms = 0: no time, only wakes; the unit of rests is then kRestMs.
 //
-// Invariant: tick() is never called by two threads, nor after stop() has returned.
-// Thread class: wake from any thread; start and stop by the owner. All signals are blocked in the thread,
-// so that the program's handlers run in its own threads.
+// Invariant: tick() is never called by two threads, nor after stop() has returned. Thread class:
+// wake from any thread; start and stop by the owner. All signals are blocked in the thread, so that
+// the program's handlers run in its own threads.
 #ifndef QUIRE_RUNTIME_RECLAIM_THREAD_H_
 #define QUIRE_RUNTIME_RECLAIM_THREAD_H_
 

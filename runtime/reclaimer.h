@@ -1,41 +1,46 @@
 // Reclaimer: takes pages out of the cache: the oldest leaves when frames are short, and what has
 // expired.
 //
-// VICTIMS IN ORDER. A scan goes over the dense arrays (a tag byte and a stamp a page), counts leaves
-// by rank (runtime/policy.h), finds the rank up to which `want` leaves lie, collects those, and sorts them
-// by (rank, stamp, deepest first). Then they go one by one, each only if it is still what it was. A
-// parent that loses its last child enters the order before the next victim is chosen: it may be older
-// than all that remain.
+// VICTIMS IN ORDER. A scan goes over the dense arrays (a tag byte and a stamp a page), counts
+// leaves by rank (runtime/policy.h), finds the rank up to which `want` leaves lie, collects those,
+// and sorts them by (rank, stamp, deepest first). Then they go one by one, each only if it is still
+// what it was. A parent that loses its last child enters the order before the next victim is
+// chosen: it may be older than all that remain.
 //
-// THE QUEUE PERSISTS. Callers ask for a few pages at a time; scanning for each would cost pages / few. So a
-// scan collects more (a sixteenth of the table), and what is left is kept, with the bound X up to
-// which it was complete: every evictable leaf with an order at or below X was in it. For a table that
-// goes by age alone (lru) the queue stays exact, because whatever is not in it stays behind X:
+// THE QUEUE PERSISTS. Callers ask for a few pages at a time; scanning for each would cost pages /
+// few. So a scan collects more (a sixteenth of the table), and what is left is kept, with the bound
+// X up to which it was complete: every evictable leaf with an order at or below X was in it. For a
+// table that goes by age alone (lru) the queue stays exact, because whatever is not in it stays
+// behind X:
 //   - a leaf above X then: stamps only grow;
-//   - a page published or released since: its stamp is the present epoch, and X lies before the epoch of
-//     the scan (entries of that very epoch serve the call that scanned, and no later one);
-//   - a page with children then, that has become a leaf since: its last child was evicted, by us, and we
-//     have put it in;
-//   - a leaf that was pinned then or when its turn came: it is used now; its release stamps it anew.
-// And what is in it is checked when its turn comes: pinned or no longer a leaf: out; used since: back
-// in at its new place if that is not beyond X, else out.
-//   Exact means: with evictions by one thread at a time. A release that read the clock before the scan
+//   - a page published or released since: its stamp is the present epoch, and X lies before the
+//     epoch of the scan (entries of that very epoch serve the call that scanned, and no later one);
+//   - a page with children then, that has become a leaf since: its last child was evicted, by us,
+//     and we have put it in;
+//   - a leaf that was pinned then or when its turn came: it is used now; its release stamps it
+//     anew.
+// And what is in it is checked when its turn comes: pinned or no longer a leaf: out; used since:
+// back in at its new place if that is not beyond X, else out.
+//   Exact means: with evictions by one thread at a time. A release that read the clock before the
+//   scan
 // and drops its pin after it can come out late by one queue; a helper (below) that exposes a parent
 // leaves it to the next scan.
-//   A table with classes ranks new pages below old ones; there the queue is dropped when the clock has
+//   A table with classes ranks new pages below old ones; there the queue is dropped when the clock
+//   has
 // moved, so the order is exact as of the beginning of the epoch.
 //
-// NOBODY WAITS. The queue is taken by a compare-and-swap on `owner`. Who does not get it scans a window
-// of the table on its own, takes the oldest of that, and goes on until it has enough or has seen the
-// whole table. A thread that stops while it owns the queue costs others exactness, not progress.
+// NOBODY WAITS. The queue is taken by a compare-and-swap on `owner`. Who does not get it scans a
+// window of the table on its own, takes the oldest of that, and goes on until it has enough or has
+// seen the whole table. A thread that stops while it owns the queue costs others exactness, not
+// progress.
 //
-// EXPIRY. Idle: stamp < the epoch that had begun by now - ttl (runtime/epoch_log.h), so never early. Absolute:
-// the descriptor's expiry_ms, and a child's is never later than its parent's. Dead: the sink says that the
-// page's namespace was emptied. Leaves only, then up the chain while the parent has expired too. Pinned
-// pages are left for a later pass.
+// EXPIRY. Idle: stamp < the epoch that had begun by now - ttl (runtime/epoch_log.h), so never
+// early. Absolute: the descriptor's expiry_ms, and a child's is never later than its parent's.
+// Dead: the sink says that the page's namespace was emptied. Leaves only, then up the chain while
+// the parent has expired too. Pinned pages are left for a later pass.
 //
-// STAMPS are 32 bits, compared by signed difference. Every 2^28 epochs, at the latest, lift() raises
-// those older than 2^30 to that age, so no two are ever 2^31 apart.
+// STAMPS are 32 bits, compared by signed difference. Every 2^28 epochs, at the latest, lift()
+// raises those older than 2^30 to that age, so no two are ever 2^31 apart.
 //
 // Invariants (validate()): queue entries are sorted; no entry is beyond the bound.
 // Thread class: any thread, any time; the background thread is just one more.
@@ -59,7 +64,8 @@
 
 namespace quire {
 
-// Runs body(context, chunk) for each chunk, in any order, in any threads, and returns after the last.
+// Runs body(context, chunk) for each chunk, in any order, in any threads, and returns after the
+// last.
 class ScanRunner {
  public:
   using Body = void (*)(void *context, uint32_t chunk);
@@ -69,8 +75,8 @@ class ScanRunner {
   }
 };
 
-// A task arena of oneTBB with `threads` slots, on a NUMA node (-1: any), at low priority. nullptr where
-// that cannot be had; with one thread it runs in the caller.
+// A task arena of oneTBB with `threads` slots, on a NUMA node (-1: any), at low priority. nullptr
+// where that cannot be had; with one thread it runs in the caller.
 std::unique_ptr<ScanRunner> make_task_runner(uint32_t threads, int numa_node) noexcept;
 
 struct ReclaimCounts {
@@ -119,15 +125,16 @@ class BasicReclaimer {
   ExpireResult expire(uint64_t now_ms) noexcept;
   // The same if there can be any: a TTL is in use and one may be due, or a namespace was emptied.
   bool expiry_due(uint64_t now_ms) const noexcept;
-  // A page got a TTL that may make it expire at that time. Without an argument: nobody knows when; a
-  // pass comes within kTtlPeriodMs.
+  // A page got a TTL that may make it expire at that time. Without an argument: nobody knows when;
+  // a pass comes within kTtlPeriodMs.
   void note_ttl(uint64_t due_ms) noexcept;
   void note_ttl() noexcept { note_ttl(expired_ms_.load(kRelaxed) + kTtlPeriodMs); }
   // A namespace was emptied.
   // release: pairs with expire(): the pass finds the pages dead.
   void note_dead() noexcept { new_dead_.store(1, kRelease); }
 
-  // Raises stamps older than 2^30 epochs; reclaim() and expire() see to it in time. Returns how many.
+  // Raises stamps older than 2^30 epochs; reclaim() and expire() see to it in time. Returns how
+  // many.
   uint32_t lift() noexcept;
 
   ReclaimCounts counts() const noexcept;

@@ -80,8 +80,8 @@ void BasicReclaimer<A, Index, Orders>::for_leaves(uint32_t begin, uint32_t end,
   const auto *tags = parts_.pages.tags();
   uint32_t page = begin;
   if constexpr (std::is_same_v<A, StdAtomics>) {
-    // Eight tags a load. Every tag is written by an atomic of its own; a load that is torn between them
-    // would still give each one as it was at some time.
+    // Eight tags a load. Every tag is written by an atomic of its own; a load that is torn between
+    // them would still give each one as it was at some time.
     using Word [[gnu::may_alias]] = uint64_t;
     constexpr uint64_t kLeaves = 0x8080808080808080;
     for (; page % 8 == 0 && page + 8 <= end; page += 8) {
@@ -102,7 +102,8 @@ void BasicReclaimer<A, Index, Orders>::for_leaves(uint32_t begin, uint32_t end,
 QUIRE_RECLAIMER(void)::count_chunk(const Scan &scan, uint32_t chunk) const noexcept {
   const uint32_t begin = chunk * kChunk;
   const uint32_t end = std::min(parts_.pages.capacity(), begin + kChunk);
-  // Two of them, in turn: neighbours are often of one age, and adding to one word again at once waits.
+  // Two of them, in turn: neighbours are often of one age, and adding to one word again at once
+  // waits.
   Histogram other{};
   Histogram *const into[2] = {&scan.histogram[chunk], &other};
   uint32_t turn = 0;
@@ -186,8 +187,8 @@ QUIRE_RECLAIMER(bool)::collect(uint64_t want, size_t *leaves) noexcept {
   return true;
 }
 
-// Of what was collected, the first `want` and those of the same stamp as the last of these; of them what
-// can be evicted now, with its depth, sorted. Sets the bound.
+// Of what was collected, the first `want` and those of the same stamp as the last of these; of them
+// what can be evicted now, with its depth, sorted. Sets the bound.
 QUIRE_RECLAIMER(void)::keep_evictable(uint64_t want, bool all) noexcept {
   Entry *const first = sorted_.at.get();
   size_t size = sorted_.size;
@@ -289,8 +290,8 @@ QUIRE_RECLAIMER(void)::enter(const Entry &entry) noexcept {
   std::push_heap(heap_.at.get(), heap_.at.get() + heap_.size, std::not_fn(std::less<Entry>()));
 }
 
-// The bins of what comes next are each a miss; up a chain the next victims are known early. Asks for
-// the bin of the page some steps up, whose descriptor an earlier call has asked for.
+// The bins of what comes next are each a miss; up a chain the next victims are known early. Asks
+// for the bin of the page some steps up, whose descriptor an earlier call has asked for.
 QUIRE_RECLAIMER(void)::look_ahead(uint32_t page) const noexcept {
   constexpr uint32_t kSteps = 4;
   const Pages &pages = parts_.pages;

@@ -1,15 +1,16 @@
 // Region: the one contiguous piece of memory that holds all metadata of a cache.
 //
-// Descriptors, index, pools, limbo, leases, namespaces, streams, epoch log, stats and events live in
-// it, as arrays of plain words and atomics that name each other by index. There is no pointer in it, so
-// it means the same at whatever address it is mapped: quire-stat maps it read-only while the engine runs,
-// or after it died, and reads the live structures (runtime/segment.h).
+// Descriptors, index, pools, limbo, leases, namespaces, streams, epoch log, stats and events live
+// in it, as arrays of plain words and atomics that name each other by index. There is no pointer in
+// it, so it means the same at whatever address it is mapped: quire-stat maps it read-only while the
+// engine runs, or after it died, and reads the live structures (runtime/segment.h).
 //
 //   | header, 4 KiB | part 0 | part 1 | ...        each part begins on a cache-line pair (128 bytes)
 //
-// A named region is a POSIX shared-memory object, "/<name>", mode 0600, made whole (posix_fallocate,
-// so that a full /dev/shm is an error here and not a SIGBUS later) and unlinked by a clean close. A process
-// that dies leaves it: that is what the post-mortem reads. A private region is anonymous memory.
+// A named region is a POSIX shared-memory object, "/<name>", mode 0600, made whole
+// (posix_fallocate, so that a full /dev/shm is an error here and not a SIGBUS later) and unlinked
+// by a clean close. A process that dies leaves it: that is what the post-mortem reads. A private
+// region is anonymous memory.
 //
 // Invariants (validate() asserts them)
 //   header.bytes == size of the mapping

@@ -1,5 +1,5 @@
-// Report: what the tables say, gathered once and written as text, the same way for the engine (Cache)
-// and for whoever looks in from outside (Segment).
+// Report: what the tables say, gathered once and written as text, the same way for the engine
+// (Cache) and for whoever looks in from outside (Segment).
 //
 // A report reads the region and nothing else, by const members only, and believes none of it: every
 // index and capacity that it follows was checked against the region's shape (region.validate()), so
@@ -10,11 +10,12 @@
 //   histograms: {name: {count, sum, p50, p90, p99, max}},
 //   leases_by_owner: [{owner, leases, late, pages, private_pages, oldest_ms}], most leases first,
 //   readers: [{reader, lag}]: every stream and the oldest guard, farthest behind first
-// Prometheus text has the same under quire_*, with histograms as cumulative buckets whose bounds are
-// 2^k - 1 (values are whole, so no bound cuts one of our buckets), and all that one metric has in
-// one group, under one HELP and one TYPE.
+// Prometheus text has the same under quire_*, with histograms as cumulative buckets whose bounds
+// are 2^k - 1 (values are whole, so no bound cuts one of our buckets), and all that one metric has
+// in one group, under one HELP and one TYPE.
 //
-// Thread class: any; nothing is stopped. Cost: O(pages + leases), tens of microseconds a 10^4 pages.
+// Thread class: any; nothing is stopped. Cost: O(pages + leases), tens of microseconds a 10^4
+// pages.
 #pragma once
 
 #include <array>
@@ -55,8 +56,8 @@ struct Reader {
   uint64_t lag = 0;  // epochs behind the clock
 };
 
-// Owners are grouped into a table of fixed size: the first kMost that the walk meets have a row each,
-// the leases of all others are in `others`. So a label never has more than kMost values.
+// Owners are grouped into a table of fixed size: the first kMost that the walk meets have a row
+// each, the leases of all others are in `others`. So a label never has more than kMost values.
 struct LeaseReport {
   static constexpr uint32_t kMost = 256;
   std::array<OwnerLeases, kMost> owner;
@@ -82,8 +83,8 @@ void report_readers(const ReportSource &from, ReaderReport *out) noexcept;
 // Every field but `size`, whatever it says.
 void report_stats(const ReportSource &from, quire_stats *out) noexcept;
 
-// quire_stats_json and its kin: out may be NULL and *bytes 0. kInvalid where room is too small; *bytes is
-// then, and always, what the text needs with its final 0.
+// quire_stats_json and its kin: out may be NULL and *bytes 0. kInvalid where room is too small;
+// *bytes is then, and always, what the text needs with its final 0.
 Status report_json(const ReportSource &from, char *out, size_t *bytes) noexcept;
 Status report_prometheus(const ReportSource &from, char *out, size_t *bytes) noexcept;
 

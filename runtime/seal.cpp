@@ -1,11 +1,12 @@
 // Seal: from open pages to encoded ones, back again, and copies between open pages.
 //
-// Sealing keeps the page and changes its frame: a sealed frame is taken, the encoder is enqueued, the descriptor is
-// switched, and the open frame retires as of now, since the encoder, and perhaps the engine's kernels, still read it on
-// some stream. The same in the other direction for unsealing, which sequences need to roll back into a full page.
+// Sealing keeps the page and changes its frame: a sealed frame is taken, the encoder is enqueued,
+// the descriptor is switched, and the open frame retires as of now, since the encoder, and perhaps
+// the engine's kernels, still read it on some stream. The same in the other direction for
+// unsealing, which sequences need to roll back into a full page.
 //
-// All or nothing: frames come first. Where the device fails half-way, frames that an enqueued encoder will still write go
-// through limbo, and the pages are what they were.
+// All or nothing: frames come first. Where the device fails half-way, frames that an enqueued
+// encoder will still write go through limbo, and the pages are what they were.
 #include <algorithm>
 
 #include "runtime/cache.h"
@@ -55,8 +56,9 @@ Status Cache::enqueue_seal(const uint32_t *from, const uint32_t *to, const uint3
   });
 }
 
-// The open ones among pages whose busy flags the caller holds, all or none. Between its steps the frame that a page
-// is encoded into stands in the page's ready_epoch, which means nothing in a private page.
+// The open ones among pages whose busy flags the caller holds, all or none. Between its steps the
+// frame that a page is encoded into stands in the page's ready_epoch, which means nothing in a
+// private page.
 Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
                            uint32_t stream_slot) noexcept {
   Tables &t = *tables_;
@@ -208,8 +210,9 @@ Status Cache::copy_into(uint32_t from_page, uint32_t to_page, Stream stream,
   return status;
 }
 
-// The last copy of a private page stands in its key, which means nothing before it is published: stream slot + 1 and
-// epoch. Sharers copy at the same time: a note that another one replaces marks the page for good.
+// The last copy of a private page stands in its key, which means nothing before it is published:
+// stream slot + 1 and epoch. Sharers copy at the same time: a note that another one replaces marks
+// the page for good.
 void Cache::note_copy(uint32_t page, uint32_t stream_slot) noexcept {
   PageDescriptor &d = tables_->pages[page];
   if (tables_->pages.view(page).state != PageState::kPrivate) return;
@@ -230,7 +233,8 @@ bool Cache::changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexc
                              stream, stream_slot);
 }
 
-// Whether what was enqueued on a slot's stream by that epoch comes before what the caller enqueues now.
+// Whether what was enqueued on a slot's stream by that epoch comes before what the caller enqueues
+// now.
 bool Cache::passes(uint32_t slot, uint32_t epoch, Stream stream, uint32_t stream_slot) noexcept {
   if (slot == stream_slot) return true;
   const uint64_t at = tables_->clock.widen(epoch);

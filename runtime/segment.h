@@ -1,8 +1,8 @@
-// Segment: the region of a cache, mapped read-only by somebody who is not that cache: another process
-// while the engine runs, or anybody after it died.
+// Segment: the region of a cache, mapped read-only by somebody who is not that cache: another
+// process while the engine runs, or anybody after it died.
 //
-// Nothing here writes to the region or takes part in its protocols, so it cannot disturb the engine;
-// in exchange nothing it reads is of a single instant. And nothing it reads is believed:
+// Nothing here writes to the region or takes part in its protocols, so it cannot disturb the
+// engine; in exchange nothing it reads is of a single instant. And nothing it reads is believed:
 //
 //   attach() accepts a mapping only if  magic, version and shape are right,
 //                                       every part's offset and length are what the shape says,
@@ -13,8 +13,8 @@
 // So damage costs right answers, not the process. What cannot be helped: a file that somebody cuts
 // short under the mapping faults with SIGBUS (engines never do that).
 //
-// Thread class: a Segment is used by one thread at a time. Cost: attach is a mapping; the rest is the
-// report's (runtime/report.h).
+// Thread class: a Segment is used by one thread at a time. Cost: attach is a mapping; the rest is
+// the report's (runtime/report.h).
 #pragma once
 
 #include <cstddef>

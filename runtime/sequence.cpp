@@ -320,8 +320,8 @@ Status Sequences::page_key(const Sequence &s, uint32_t page, const quire_key &pa
                                   per_page, extra.data(), extra.size(), out, &n);
 }
 
-// Full pages [first, last) become findable, as far as the index takes them. Never fails the commit: what
-// is not published is private. The caller is inside the lease.
+// Full pages [first, last) become findable, as far as the index takes them. Never fails the commit:
+// what is not published is private. The caller is inside the lease.
 void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last, Stream stream,
                         uint32_t stream_slot) {
   Cache &c = cache_;

@@ -5,23 +5,25 @@
 //
 // Invariants, between verbs
 //   published <= committed <= reserved, all in tokens; published == chain * page_tokens
-//   pages.size() == ceil(reserved / page_tokens)
-//   a page behind the chain is private and one of its shares is ours; the children bits of its state word count the
-//   further sequences that share it (runtime/page_table.h)
-//   full committed pages are sealed; only the page that holds token `reserved` and those behind it are open
-//   tokens.size() == committed while the sequence may still publish, else 0
+//   pages.size() == ceil(reserved / page_tokens) a page behind the chain is private and one of its
+//   shares is ours; the children bits of its state word count the further sequences that share it
+//   (runtime/page_table.h) full committed pages are sealed; only the page that holds token
+//   `reserved` and those behind it are open tokens.size() == committed while the sequence may still
+//   publish, else 0
 //
-// Copy-on-write. A fork shares every committed page. Before a sequence writes to a page (append into a partial one, or
-// encoding it) that others share, it takes a copy and gives its share up. The copy may still be on its way on another
-// stream when the last sharer goes on in the old page; so that one only adds to it, and where it rolls back into it,
-// it waits for that stream, or takes a copy, too (Cache::changeable). Where the parent has reserved room in the
-// partial page, its engine may still be writing behind the committed tokens: then the fork gets its copy at once.
+// Copy-on-write. A fork shares every committed page. Before a sequence writes to a page (append
+// into a partial one, or encoding it) that others share, it takes a copy and gives its share up.
+// The copy may still be on its way on another stream when the last sharer goes on in the old page;
+// so that one only adds to it, and where it rolls back into it, it waits for that stream, or takes
+// a copy, too (Cache::changeable). Where the parent has reserved room in the partial page, its
+// engine may still be writing behind the committed tokens: then the fork gets its copy at once.
 //
-// Rolling back into a sealed page. The rest of it is decoded into an open page, marked lossy, and nothing of this
-// sequence is published any more: what others find must be what the model computed. Plain formats lose nothing, so
-// there the page is copied and the sequence goes on publishing.
+// Rolling back into a sealed page. The rest of it is decoded into an open page, marked lossy, and
+// nothing of this sequence is published any more: what others find must be what the model computed.
+// Plain formats lose nothing, so there the page is copied and the sequence goes on publishing.
 //
-// Sequences live in the process (their tables grow), in slots as leases do: one verb at a time on each.
+// Sequences live in the process (their tables grow), in slots as leases do: one verb at a time on
+// each.
 #pragma once
 
 #include <cstdint>
@@ -125,7 +127,8 @@ class Sequences {
   Status acquire(Sequence &s, const uint32_t *tokens, size_t n_tokens,
                  const quire_seq_options &options, quire_hit *hit);
   Status keep_extras(Sequence &s, const quire_page_extra *extra, size_t n_extra);
-  // A copy of page i that is this sequence's alone; the old share is given up by the caller's switch.
+  // A copy of page i that is this sequence's alone; the old share is given up by the caller's
+  // switch.
   Status copy_page(const Sequence &s, uint32_t i, bool decode, Stream stream, uint32_t stream_slot,
                    uint32_t *out);
   Status own_page(Sequence &s, uint32_t i, Stream stream, uint32_t stream_slot);

@@ -1,7 +1,8 @@
-// SlotTable: things that callers hold by handle and that one verb at a time may work on: leases, sequences.
+// SlotTable: things that callers hold by handle and that one verb at a time may work on: leases,
+// sequences.
 //
-// Slots come from a pool; a handle names a slot and its generation, and one word of the slot decides whether the two still
-// belong together:
+// Slots come from a pool; a handle names a slot and its generation, and one word of the slot
+// decides whether the two still belong together:
 //
 //   word   | generation:18 | live:1 | busy:1 |
 //
@@ -12,8 +13,9 @@
 //   close    live, busy -> neither,    store; the slot goes to the pool  release: the acquire of a late enter()
 //            generation + 1
 //
-// A verb enters first and leaves last. Two verbs on one slot therefore exclude each other: the second gets
-// kBusy at once. A thread that is stopped inside a verb keeps that one slot, and nothing else.
+// A verb enters first and leaves last. Two verbs on one slot therefore exclude each other: the
+// second gets kBusy at once. A thread that is stopped inside a verb keeps that one slot, and
+// nothing else.
 //
 // Invariant, quiescent: live slots == capacity - pool.available(), and none is busy.
 //

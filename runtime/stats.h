@@ -1,9 +1,10 @@
 // Stats: counters and histograms that any thread adds to and any process reads, stopping nobody.
 //
-// A counter is kShards words, each on its shard's own cache lines; a thread adds to the shard of its
-// number, so that two cores do not pull one line to and fro. A histogram is kHistogramShards rows of
-// buckets, log-linear: values below 8 have a bucket each, above that every power of two is cut into
-// 8, so a bucket is at most an eighth of its value wide, over all of uint64_t, in 496 words.
+// A counter is kShards words, each on its shard's own cache lines; a thread adds to the shard of
+// its number, so that two cores do not pull one line to and fro. A histogram is kHistogramShards
+// rows of buckets, log-linear: values below 8 have a bucket each, above that every power of two is
+// cut into 8, so a bucket is at most an eighth of its value wide, over all of uint64_t, in 496
+// words.
 //
 //   bucket(v) = v                                 v < 8
 //             = 8 * (e + 1) + ((v >> e) & 7)      else, e = floor(log2 v) - 3
@@ -15,7 +16,8 @@
 //   a quantile is off by at most a sixteenth of its value, and not at all below 8
 //
 // Names come from QUIRE_STATS_COUNTERS in quire.h and QUIRE_HISTOGRAMS below. The struct, the JSON,
-// the Prometheus text and the enums here are made of these lists, so none can lack what another has.
+// the Prometheus text and the enums here are made of these lists, so none can lack what another
+// has.
 //
 // Const members only load: they work on a mapping that is read-only. Every figure is exact by
 // itself; figures read one after another are of no single instant.

@@ -8,10 +8,10 @@
 //
 // How a stream passes: step() advances the clock, and only then records an event on the stream,
 // tagged with the epoch that ended, e. Whoever was stamped e or earlier had read the clock before
-// that advance, and had enqueued its work before it read the clock; so the event is behind that work.
-// When it completes, passed >= e. The other order, record and then advance, lets work and release slip
-// in between the two: stamped e, behind the event. (Orders::kRecordFirst is that mistake; a test
-// shows that it is caught.)
+// that advance, and had enqueued its work before it read the clock; so the event is behind that
+// work. When it completes, passed >= e. The other order, record and then advance, lets work and
+// release slip in between the two: stamped e, behind the event. (Orders::kRecordFirst is that
+// mistake; a test shows that it is caught.)
 //
 //   slot    state:  kFree -> kAdding -> kActive -> kRemoving -> kFree
 //           passed  see above; UINT64_MAX while the slot is free: nobody has to wait for it
@@ -22,10 +22,10 @@
 // that is always busy. With four, the oldest is left alone; when all are in flight, the youngest is
 // recorded again, which only moves it back.
 //
-// When something is recorded: only while a frame in limbo or an unready page waits, that is while the
-// youngest tag is below max(wanted by all, wanted of this stream). Both are raised by want() and
-// want_of(), and never fall; no counting down. A stream that is capturing a graph records nothing and
-// so does not pass. The timer's step records on background streams only.
+// When something is recorded: only while a frame in limbo or an unready page waits, that is while
+// the youngest tag is below max(wanted by all, wanted of this stream). Both are raised by want()
+// and want_of(), and never fall; no counting down. A stream that is capturing a graph records
+// nothing and so does not pass. The timer's step records on background streams only.
 //
 //   transition                   atomic                                       order    partner
 //   add: kFree -> kAdding        CAS state                                    acq_rel  finish of removal
@@ -37,8 +37,8 @@
 //   removal is over: -> kFree    passed = UINT64_MAX, then state              release  add
 //
 // Adding. The clock is advanced, and passed = the epoch that ended: whatever retired up to then,
-// this stream has never touched. A min_passed() that does not see the new slot yet is right too: the
-// stream's first kernel comes after add returned, on pages whose leases are still held.
+// this stream has never touched. A min_passed() that does not see the new slot yet is right too:
+// the stream's first kernel comes after add returned, on pages whose leases are still held.
 //
 // Removing records a last event and returns; the slot stays a reader until that completes. Its
 // number may then be another stream's: that one's `passed` begins above every epoch that a page of
@@ -48,11 +48,11 @@
 // A stopped thread: a slot whose claim it holds is not recorded or polled until it goes on, so it
 // delays reuse as a stalled stream would. Nothing else waits for it; remove() says kBusy.
 //
-// Failures. A record or query that fails changes nothing: no tag, no passed. It is counted, and tried
-// again at the next step.
+// Failures. A record or query that fails changes nothing: no tag, no passed. It is counted, and
+// tried again at the next step.
 //
-// Invariants (validate(), at rest): tags in flight > passed; tags < now; passed < now or free; no claim
-// is held; no two active slots have one handle.
+// Invariants (validate(), at rest): tags in flight > passed; tags < now; passed < now or free; no
+// claim is held; no two active slots have one handle.
 //
 // Thread class: any thread, any time, in any combination. format: before sharing.
 // Cost: step and poll O(streams ever used at once), a device call only where something waits;

@@ -1,5 +1,6 @@
-// Tables: typed views of a region's parts, in one place for whoever works on it: the cache that made it,
-// and a reader that attached to it from outside (which uses const members only: its mapping is read-only).
+// Tables: typed views of a region's parts, in one place for whoever works on it: the cache that
+// made it, and a reader that attached to it from outside (which uses const members only: its
+// mapping is read-only).
 //
 // Holds no state of its own. Views are two or three words each; they are built once.
 #pragma once
@@ -19,7 +20,8 @@
 
 namespace quire {
 
-// A byte a frame: it held a page of a namespace that must be zeroed before the next owner; its page header was written.
+// A byte a frame: it held a page of a namespace that must be zeroed before the next owner; its page
+// header was written.
 inline constexpr uint8_t kFrameZero = 1;
 inline constexpr uint8_t kFrameInitialised = 2;
 

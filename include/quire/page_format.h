@@ -1,25 +1,27 @@
 /* Page format: where every byte of a page lies, for the library and for an engine's own kernels.
  *
- * A page is the K and V of page_tokens consecutive tokens in all layers. One layout (quire_page_layout) is computed per
- * cache and class of frames (sealed, open) and then read by everybody; nothing about a page is found out at run time,
- * and nothing in a page points anywhere.
+ * A page is the K and V of page_tokens consecutive tokens in all layers. One layout
+ * (quire_page_layout) is computed per cache and class of frames (sealed, open) and then read by
+ * everybody; nothing about a page is found out at run time, and nothing in a page points anywhere.
  *
  *   page    = header (128 bytes) | layer 0 | layer 1 | ...                         layer_stride apart, 128-aligned
  *   layer   = head 0 | head 1 | ...                                                head_stride apart, 16-aligned
  *   head    = K codes | K scales | V codes | V scales | statistics                 each part 16-aligned
  *   codes   = [token][row_bytes], dense                    scales = [token][blocks], 1 (e4m3) or 2 (f16) bytes each
  *
- * Values, of a row of a quantised part. The row x of head dim d is, for K, first freed of its anchor; then each run of
- * rotation_size values is rotated: r = 2^-rotation_stored * H x, with H the Hadamard matrix of +-1 (Sylvester's). Whoever
- * reads multiplies by 2^-rotation_read * H: on K's side the query (H q . H k = n q . k), on V's side the output.
- * Then r is cut into blocks; value i of block b has a code c and
+ * Values, of a row of a quantised part. The row x of head dim d is, for K, first freed of its
+ * anchor; then each run of rotation_size values is rotated: r = 2^-rotation_stored * H x, with H
+ * the Hadamard matrix of +-1 (Sylvester's). Whoever reads multiplies by 2^-rotation_read * H: on
+ * K's side the query (H q . H k = n q . k), on V's side the output. Then r is cut into blocks;
+ * value i of block b has a code c and
  *     r[i] = RN16(RN32(codebook[c] * s[b])),   s[b] = e4m3[b] * 2^(exponent - 8)   or   s[b] = f16[b].
- * e4m3 is OCP's e4m3fn, sign included: a negative scale means that the block was encoded negated. exponent is
- * statistics.k_exponent (v_exponent) - 128. Integer codes stand for c / 128.
+ * e4m3 is OCP's e4m3fn, sign included: a negative scale means that the block was encoded negated.
+ * exponent is statistics.k_exponent (v_exponent) - 128. Integer codes stand for c / 128.
  *
- * 4-bit codes: two a byte, the even position in the high nibble. A V row is in natural order. A K row of a quantised
- * format is stored in units of a quarter block: unit t of block b lies at position t * blocks + b (quire_code_position),
- * so that one matrix fragment of a kernel never meets two scales.
+ * 4-bit codes: two a byte, the even position in the high nibble. A V row is in natural order. A K
+ * row of a quantised format is stored in units of a quarter block: unit t of block b lies at
+ * position t * blocks + b (quire_code_position), so that one matrix fragment of a kernel never
+ * meets two scales.
  *
  * Invariants (quire_page_layout_valid checks them)
  *   k.codes + page_tokens * k.row_bytes   <= k.scales <= v.codes <= v.scales <= statistics <= head_stride
@@ -45,7 +47,7 @@
 extern "C" {
 #endif
 
-/* ---- formats ---------------------------------------------------------------------------------------------- */
+/* ---- formats --------------------------------------------------------------------------------- */
 
 typedef enum quire_format_id {
   QUIRE_FORMAT_NF4 =
@@ -96,8 +98,9 @@ typedef struct quire_codec {
   uint8_t codebook; /* quire_codebook_id */
   uint8_t axis;     /* quire_axis: what a scale is shared along */
   uint8_t
-      block; /* values a scale at most; the block is the largest power of two that divides the head dim if that
-                       is less */
+      /* values a scale at most; the block is the largest power of two that divides the head dim if
+       * that is less */
+      block;
   uint8_t scale;    /* quire_scale_id */
   uint8_t zero;     /* quire_zero_id */
   uint8_t rotation; /* quire_rotation_id */
@@ -119,7 +122,8 @@ QUIRE_HD quire_codec quire_make_codec(unsigned codebook, unsigned block, unsigne
   return c;
 }
 
-/* The descriptors of a format. 0, or -1 where the id is none, -2 where this version cannot lay it out. */
+/* The descriptors of a format. 0, or -1 where the id is none, -2 where this version cannot lay it
+ * out. */
 QUIRE_HD int quire_format_codecs(unsigned format, quire_codec *k, quire_codec *v) {
   const unsigned h = QUIRE_ROTATION_HADAMARD, a = QUIRE_ANCHOR_TURNED_MEAN;
   switch (format) {
@@ -160,12 +164,12 @@ QUIRE_HD int quire_format_has_open_pages(unsigned format) {
   return format < QUIRE_FORMAT_F16;
 }
 
-/* ---- geometry --------------------------------------------------------------------------------------------- */
+/* ---- geometry -------------------------------------------------------------------------------- */
 
 #define QUIRE_ROPE_MAX_PAIRS 128
 
-/* How keys were turned: pair i of the first rotary_dim channels by position * inv_freq[i]. A pair is (i, i +
- * rotary_dim / 2), or (2i, 2i + 1) where interleaved. All zero: keys are not turned. */
+/* How keys were turned: pair i of the first rotary_dim channels by position * inv_freq[i]. A pair
+ * is (i, i + rotary_dim / 2), or (2i, 2i + 1) where interleaved. All zero: keys are not turned. */
 typedef struct quire_rope {
   uint32_t rotary_dim;
   uint32_t interleaved;
@@ -183,7 +187,8 @@ typedef struct quire_geometry {
   quire_rope rope;      /* only needed for anchors */
 } quire_geometry;
 
-/* The usual RoPE: inv_freq[i] = theta^(-2i / rotary_dim). 0, or -1 for a rotary_dim that is odd or too large. */
+/* The usual RoPE: inv_freq[i] = theta^(-2i / rotary_dim). 0, or -1 for a rotary_dim that is odd or
+ * too large. */
 static inline int quire_rope_init(quire_rope *rope, uint32_t rotary_dim, double theta,
                                   int interleaved) {
   uint32_t i;
@@ -208,7 +213,7 @@ QUIRE_HD int quire_geometry_valid(const quire_geometry *g) {
   return 1;
 }
 
-/* ---- layout ----------------------------------------------------------------------------------------------- */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 #define QUIRE_PAGE_HEADER_BYTES 128u
 #define QUIRE_PAGE_MAGIC 0x47505251u /* "QRPG" */
@@ -217,8 +222,8 @@ QUIRE_HD int quire_geometry_valid(const quire_geometry *g) {
 #define QUIRE_EXPONENT_MIN (-100)
 #define QUIRE_EXPONENT_MAX 120
 
-/* First bytes of every page. What is not written by the kernels is the runtime's; all of it is in the page so that a
- * page can be told and checked without the cache that made it. */
+/* First bytes of every page. What is not written by the kernels is the runtime's; all of it is in
+ * the page so that a page can be told and checked without the cache that made it. */
 typedef struct quire_page_header {
   uint32_t magic;
   uint16_t version;
@@ -236,7 +241,9 @@ typedef struct quire_page_header {
 /* Last 16 bytes of a head's chunk, where scales are e4m3. */
 typedef struct quire_head_statistics {
   uint8_t
-      k_exponent; /* plus QUIRE_EXPONENT_BIAS; 2^exponent >= absmax of all rotated K of this head in this page */
+      /* plus QUIRE_EXPONENT_BIAS; 2^exponent >= absmax of all rotated K of this head in this page
+       * */
+      k_exponent;
   uint8_t v_exponent;
   uint8_t flags; /* QUIRE_HEAD_* */
   uint8_t reserved0;
@@ -249,14 +256,15 @@ typedef struct quire_head_statistics {
 /* K, or V, of one head in one page. Offsets count from the start of the head's chunk. */
 typedef struct quire_part_layout {
   quire_codec codec;
-  uint32_t dim;           /* 0: absent */
-  uint32_t block;         /* values a scale; dim where there is none */
-  uint32_t blocks;        /* a row */
-  uint32_t code_bits;     /* 4, 8, 16, 32 */
-  uint32_t row_bytes;     /* codes of one token */
-  uint32_t scale_bytes;   /* of one scale: 0, 1, 2 */
-  uint32_t unit;          /* values of a quarter block where rows are stored by quarters, else 0 */
-  uint32_t rotation_size; /* 1: none */
+  uint32_t dim;         /* 0: absent */
+  uint32_t block;       /* values a scale; dim where there is none */
+  uint32_t blocks;      /* a row */
+  uint32_t code_bits;   /* 4, 8, 16, 32 */
+  uint32_t row_bytes;   /* codes of one token */
+  uint32_t scale_bytes; /* of one scale: 0, 1, 2 */
+  /* values of a quarter block where rows are stored by quarters, else 0 */
+  uint32_t unit;
+  uint32_t rotation_size;   /* 1: none */
   uint32_t rotation_stored; /* log2 of what H x was divided by before encoding */
   uint32_t rotation_read;   /* and of what the reader's H y is to be divided by */
   uint32_t codes;           /* offset of [page_tokens][row_bytes] */
@@ -295,7 +303,8 @@ QUIRE_HD uint64_t quire_fingerprint_step(uint64_t h, uint64_t x) {
   return h ^ (h >> 32);
 }
 
-/* Tells caches apart whose pages cannot be exchanged. Not a secret and no defence. The codebook is the cache's to add. */
+/* Tells caches apart whose pages cannot be exchanged. Not a secret and no defence. The codebook is
+ * the cache's to add. */
 QUIRE_HD uint64_t quire_geometry_fingerprint(const quire_geometry *g, unsigned format) {
   uint64_t h = 0x7175697265706721u;
   uint32_t i;
@@ -305,7 +314,8 @@ QUIRE_HD uint64_t quire_geometry_fingerprint(const quire_geometry *g, unsigned f
   h = quire_fingerprint_step(h, ((uint64_t)g->page_tokens << 32) | g->rope.rotary_dim);
   h = quire_fingerprint_step(h, g->rope.interleaved != 0);
   for (i = 0; i < g->rope.rotary_dim / 2; ++i) {
-    /* 2^40 steps a unit: two descriptions that differ less give anchors that differ less than fp32 tells. */
+    /* 2^40 steps a unit: two descriptions that differ less give anchors that differ less than fp32
+     * tells. */
     h = quire_fingerprint_step(h, (uint64_t)((double)g->rope.inv_freq[i] * 1099511627776.0));
   }
   return h;
@@ -361,8 +371,9 @@ QUIRE_HD void quire_part_init(quire_part_layout *p, quire_codec codec, uint32_t 
 #define QUIRE_LAYOUT_INVALID (-1)
 #define QUIRE_LAYOUT_UNSUPPORTED (-2)
 
-/* Fills *l for a cache of this geometry and format: its sealed frames, or with open != 0 its open ones (f16 rows in
- * natural order, no scales, no statistics). QUIRE_LAYOUT_UNSUPPORTED: a reserved format, or open where the format has no open pages. */
+/* Fills *l for a cache of this geometry and format: its sealed frames, or with open != 0 its open
+ * ones (f16 rows in natural order, no scales, no statistics). QUIRE_LAYOUT_UNSUPPORTED: a reserved
+ * format, or open where the format has no open pages. */
 QUIRE_HD int quire_page_layout_init(quire_page_layout *l, const quire_geometry *g, unsigned format,
                                     int open) {
   quire_codec k, v;
@@ -494,9 +505,10 @@ QUIRE_HD int quire_page_header_matches(const quire_page_header *h, const quire_p
          h->page_tokens == l->page_tokens && h->bytes == l->page_bytes;
 }
 
-/* ---- names ------------------------------------------------------------------------------------------------ */
+/* ---- names ----------------------------------------------------------------------------------- */
 
-/* "nf4", "nf4-dq64", "nf4-64", "k8v4", "kc4v4", "f16", "bf16", "f32"; "unknown" for an id that is none. */
+/* "nf4", "nf4-dq64", "nf4-64", "k8v4", "kc4v4", "f16", "bf16", "f32"; "unknown" for an id that is
+ * none. */
 static inline const char *quire_format_name(unsigned format) {
   switch (format) {
     case QUIRE_FORMAT_NF4:

@@ -1,7 +1,8 @@
 /* Quire: the KV cache that you link in.
  *
- * One cache owns the paged key/value memory of one model's serving engine, finds shared prefixes in it, and takes
- * memory back by TTL and LRU. This header is the whole C API (C99; C++ through the same header, RAII in quire.hpp).
+ * One cache owns the paged key/value memory of one model's serving engine, finds shared prefixes in
+ * it, and takes memory back by TTL and LRU. This header is the whole C API (C99; C++ through the
+ * same header, RAII in quire.hpp).
  *
  *   quire_config cfg;            quire_config_init(&cfg);
  *   quire_config_parse(&cfg, "layers=4,kv_heads=2,head_dim=64,format=nf4,device=1GiB");
@@ -14,18 +15,21 @@
  *   quire_publish(c, lease, &prefix, pages, &popt, &res);          and now everybody finds it
  *   quire_release(c, lease, NULL);
  *
- * Words: a page is the K and V of page_tokens consecutive tokens in all layers; a frame is a slot of memory that can
- * hold one; a chain is the pages of one prefix, parent to child; a lease pins a chain for its holder; an epoch is one
- * tick of the only clock that orders reuse.
+ * Words: a page is the K and V of page_tokens consecutive tokens in all layers; a frame is a slot
+ * of memory that can hold one; a chain is the pages of one prefix, parent to child; a lease pins a
+ * chain for its holder; an epoch is one tick of the only clock that orders reuse.
  *
  * Rules that hold for every call, unless its comment says otherwise:
- *  - it returns a quire_status; on anything but QUIRE_OK nothing has changed, outputs are unspecified, and
- *    quire_last_error() has one sentence on what was wrong, for this thread;
- *  - it never aborts, throws, prints, or waits for the device; only names that end in _wait, and quire_close, block;
- *  - it may be called from any thread at any time ("thread-safe"). Calls on one lease or one sequence exclude each
- *    other: the second of two concurrent ones gets QUIRE_E_BUSY;
- *  - structs begin with `uint32_t size`, which the caller sets to sizeof (QUIRE_INIT does). A shorter struct from an
- *    older header still works: what it lacks has its default; what a shorter output lacks is not written;
+ *  - it returns a quire_status; on anything but QUIRE_OK nothing has changed, outputs are
+ *    unspecified, and quire_last_error() has one sentence on what was wrong, for this thread. (A
+ *    call that finds too few frames may have evicted cached pages before it gave up.);
+ *  - it never aborts, throws, prints, or waits for the device; only names that end in _wait, and
+ *    quire_close, block;
+ *  - it may be called from any thread at any time ("thread-safe"). Calls on one lease or one
+ *    sequence exclude each other: the second of two concurrent ones gets QUIRE_E_BUSY;
+ *  - structs begin with `uint32_t size`, which the caller sets to sizeof (QUIRE_INIT does). A
+ *    shorter struct from an older header still works: what it lacks has its default; what a shorter
+ *    output lacks is not written. Structs that are nested by value are frozen;
  *  - a child of fork() gets QUIRE_E_INVALID from every call on a cache that its parent opened. */
 #ifndef QUIRE_QUIRE_H
 #define QUIRE_QUIRE_H
@@ -47,7 +51,7 @@
 extern "C" {
 #endif
 
-/* ---- version ---------------------------------------------------------------------------------------------- */
+/* ---- version --------------------------------------------------------------------------------- */
 
 #define QUIRE_VERSION_MAJOR 0
 #define QUIRE_VERSION_MINOR 1
@@ -67,7 +71,7 @@ static inline void quire_struct_init(void *s, uint32_t size) {
 /* The version of the library that runs, as QUIRE_VERSION_NUMBER. Never fails. */
 QUIRE_API uint32_t quire_version(void);
 
-/* ---- errors ----------------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* X(name, value, text). Values never change. */
 #define QUIRE_STATUS_TABLE(X)                                                               \
@@ -92,10 +96,11 @@ typedef enum quire_status {
 /* The text of a status, static storage; "unknown status" for a value that is none. Never fails. */
 QUIRE_API const char *quire_status_string(quire_status status);
 
-/* One sentence on the last call of this thread that failed, or "". Valid until the thread's next Quire call. */
+/* One sentence on the last call of this thread that failed, or "". Valid until the thread's next
+ * Quire call. */
 QUIRE_API const char *quire_last_error(void);
 
-/* ---- types ------------------------------------------------------------------------------------------------ */
+/* ---- types ----------------------------------------------------------------------------------- */
 
 typedef struct quire_cache quire_cache;
 typedef uint64_t quire_page;  /* index:32 | generation:18 | cache tag:14; 0 is none */
@@ -122,15 +127,15 @@ typedef enum quire_device_kind {
 typedef enum quire_dtype { QUIRE_F32 = 0, QUIRE_F16 = 1, QUIRE_BF16 = 2 } quire_dtype;
 
 typedef enum quire_policy {
-  QUIRE_POLICY_LRU =
-      0, /* oldest last use first, exact to the epoch; retention priority and class are ignored */
+  /* oldest last use first, exact to the epoch; retention priority and class are ignored */
+  QUIRE_POLICY_LRU = 0,
   QUIRE_POLICY_PRIORITY = 1 /* lowest retention priority first, then oldest */
 } quire_policy;
 
-/* ---- life ------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
-/* The caller's allocator for metadata (never for frames). May be called from any thread. alloc returns NULL when it
- * has no memory; align is a power of two. */
+/* The caller's allocator for metadata (never for frames). May be called from any thread. alloc
+ * returns NULL when it has no memory; align is a power of two. */
 typedef struct quire_allocator {
   void *(*alloc)(size_t bytes, size_t align, void *user);
   void (*free)(void *p, size_t bytes, size_t align, void *user);
@@ -144,47 +149,48 @@ typedef uint64_t (*quire_clock_fn)(void *user);
 typedef struct quire_config {
   uint32_t size;
   uint32_t device; /* quire_device_kind; default AUTO */
-  quire_geometry
-      geometry; /* layers, kv_heads, head dims, page_tokens (default 64), RoPE; no default for the sizes */
+  /* layers, kv_heads, head dims, page_tokens (default 64), RoPE; no default for the sizes */
+  quire_geometry geometry;
   uint32_t format; /* quire_format_id; default QUIRE_FORMAT_NF4 */
   uint32_t policy; /* quire_policy; default LRU */
-  const float
-      *codebook; /* 16 ascending values in [-1, 1] with -1 or 1 among them, copied; NULL: NF4's */
-  uint64_t
-      device_bytes; /* budget of the device tier, sealed and open frames together; or device_pages */
+  /* 16 ascending values in [-1, 1] with -1 or 1 among them, copied; NULL: NF4's */
+  const float *codebook;
+  /* budget of the device tier, sealed and open frames together; or device_pages */
+  uint64_t device_bytes;
   uint32_t device_pages; /* sealed frames; 0: as many as device_bytes gives */
-  uint32_t
-      open_pages; /* frames for pages being written in f16; 0: an eighth of the sealed ones, 32 to 4096;
-                               formats f16, bf16 and f32 have none */
-  uint64_t
-      host_bytes; /* budget of the host tier; must be 0 in this version, else QUIRE_E_UNSUPPORTED */
-  const char *file_path; /* the file tier; must be NULL in this version, else QUIRE_E_UNSUPPORTED */
-  uint32_t max_leases;   /* default 65536 */
+  /* frames for pages being written in f16; 0: an eighth of the sealed ones, 32 to 4096; formats
+   * f16, bf16 and f32 have none */
+  uint32_t open_pages;
+  /* budget of the host tier; must be 0 in this version, else QUIRE_E_UNSUPPORTED */
+  uint64_t host_bytes;
+  /* the file tier; must be NULL in this version, else QUIRE_E_UNSUPPORTED */
+  const char *file_path;
+  uint32_t max_leases;    /* default 65536 */
   uint32_t max_sequences; /* default 65536 */
-  uint32_t
-      max_namespaces; /* default 4096; a namespace without pages and settings makes room for a new one */
+  /* default 4096; a namespace without pages and settings makes room for a new one */
+  uint32_t max_namespaces;
   uint32_t max_streams; /* default 64 */
   uint32_t max_threads; /* threads inside a guard at once; default 256 */
-  uint32_t
-      verify_tokens; /* 1: pages keep their token ids and every hit compares them; 4 bytes a token more */
-  const uint8_t
-      *secret; /* 32 bytes that key the hash, copied; NULL: drawn at random for this cache */
-  uint32_t
-      epoch_ms; /* period of the clock's timer; default 1; QUIRE_NO_TIMER: only quire_step moves it */
+  /* 1: pages keep their token ids and every hit compares them; 4 bytes a token more */
+  uint32_t verify_tokens;
+  /* 32 bytes that key the hash, copied; NULL: drawn at random for this cache */
+  const uint8_t *secret;
+  /* period of the clock's timer; default 1; QUIRE_NO_TIMER: only quire_step moves it */
+  uint32_t epoch_ms;
   uint32_t idle_ttl_ms; /* default idle TTL of pages; 0: none */
-  float
-      low_watermark; /* reclaim in the background when less than this share of the frames is free; default 0 */
+  /* reclaim in the background when less than this share of the frames is free; default 0 */
+  float low_watermark;
   float high_watermark;     /* ... until this share is; default: low_watermark */
   uint32_t reclaim_threads; /* width of the reclaimer's task arena; default 1 */
   int32_t numa_node;        /* plus 1: node 0 is 1; 0: no preference */
-  uint32_t
-      fast_scales; /* 1: sealing tries the sign of a scale only; 0 (default): searches 4 factors x 2 signs */
+  /* 1: sealing tries the sign of a scale only; 0 (default): searches 4 factors x 2 signs */
+  uint32_t fast_scales;
   quire_clock_fn clock; /* NULL: CLOCK_MONOTONIC */
   void *clock_user;
   quire_allocator allocator; /* alloc NULL: the library's own metadata heap */
-  const char *
-      segment; /* name of the shared-memory segment that quire-stat attaches to, [A-Za-z0-9._-]{1,63};
-                                NULL: "quire.<pid>.<n>", or private memory where /dev/shm has no room; "-": private */
+  /* name of the shared-memory segment that quire-stat attaches to, [A-Za-z0-9._-]{1,63}; NULL:
+   * "quire.<pid>.<n>", or private memory where /dev/shm has no room; "-": private */
+  const char *segment;
 } quire_config;
 
 #define QUIRE_NO_TIMER UINT32_MAX
@@ -192,29 +198,32 @@ typedef struct quire_config {
 /* Sets every field to its default. Never fails on a non-NULL pointer. */
 QUIRE_API quire_status quire_config_init(quire_config *config);
 
-/* Reads "name=value,name=value" into *config, over what is there. Names are the fields' (page_tokens, kv_heads, layers,
- * head_dim for both head_dim_k and head_dim_v, rope_theta, rope_dim, rope_interleaved, ...); `device` takes cpu, cuda,
- * auto or a size; sizes take KiB, MiB, GiB, KB, MB, GB; format and policy take their names. Strings (segment) point
- * into a buffer that belongs to the calling thread and lives until its next quire_config_parse: open before that.
+/* Reads "name=value,name=value" into *config, over what is there. Names are the fields'
+ * (page_tokens, kv_heads, layers, head_dim for both head_dim_k and head_dim_v, rope_theta,
+ * rope_dim, rope_interleaved, ...); `device` takes cpu, cuda, auto or a size; sizes take KiB, MiB,
+ * GiB, KB, MB, GB; format and policy take their names. Strings (segment) point into a buffer that
+ * belongs to the calling thread and lives until its next quire_config_parse: open before that.
  * QUIRE_E_INVALID names the word that was not understood. */
 QUIRE_API quire_status quire_config_parse(quire_config *config, const char *text);
 
-/* Makes a cache. Cost: reserves address space and metadata (about 140 bytes a page); frames are touched on first use.
- * QUIRE_E_INVALID (which field and why), QUIRE_E_NOMEM, QUIRE_E_UNSUPPORTED (which part is missing), QUIRE_E_DEVICE. */
+/* Makes a cache. Cost: reserves address space and metadata (about 150 bytes a page); frames are
+ * touched on first use. QUIRE_E_INVALID (which field and why), QUIRE_E_NOMEM, QUIRE_E_UNSUPPORTED
+ * (which part is missing), QUIRE_E_DEVICE. */
 QUIRE_API quire_status quire_open(const quire_config *config, quire_cache **out);
 
-/* Ends a cache. QUIRE_E_BUSY (and what remains) while leases, sequences, private pages or streams are left; then the
- * cache is as it was. Blocks for the library's own threads to stop, not for work of the engine. Not thread-safe against
- * other calls on this cache. NULL is QUIRE_OK. */
+/* Ends a cache. QUIRE_E_BUSY (and what remains) while leases, sequences, private pages or streams
+ * are left; then the cache is as it was. Blocks for the library's own threads to stop, not for work
+ * of the engine. Not thread-safe against other calls on this cache. NULL is QUIRE_OK. */
 QUIRE_API quire_status quire_close(quire_cache *c);
 
 /* Changes a tier's budget while serving. QUIRE_E_UNSUPPORTED in this version. */
 QUIRE_API quire_status quire_resize(quire_cache *c, quire_tier tier, uint64_t bytes);
 
-/* ---- keys ------------------------------------------------------------------------------------------------- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
-/* A field of a namespace: type is the caller's (QUIRE_FIELD_* or >= QUIRE_FIELD_USER), bytes any. Each is folded in
- * with its type and length, so that no two lists of fields give the same bytes. Order counts. */
+/* A field of a namespace: type is the caller's (QUIRE_FIELD_* or >= QUIRE_FIELD_USER), bytes any.
+ * Each is folded in with its type and length, so that no two lists of fields give the same bytes.
+ * Order counts. */
 typedef struct quire_field {
   uint32_t type;
   uint32_t bytes;
@@ -227,7 +236,8 @@ typedef struct quire_field {
 #define QUIRE_FIELD_DIGEST 4u
 #define QUIRE_FIELD_USER 256u
 
-/* The key of a namespace: parent of the first page of every prefix in it. n_fields may be 0. Cost: about 50 ns. */
+/* The key of a namespace: parent of the first page of every prefix in it. n_fields may be 0. Cost:
+ * about 50 ns. */
 QUIRE_API quire_status quire_root_key(quire_cache *c, const quire_field *fields, size_t n_fields,
                                       quire_key *root);
 
@@ -238,17 +248,19 @@ typedef struct quire_page_extra {
   const void *digest;
 } quire_page_extra;
 
-/* Keys of the full pages of `tokens`: keys[i] = PRF(secret, keys[i-1] (parent for i = 0), page i's tokens, its
- * digests). In *n: room in keys[]; out: keys written = n_tokens / page_tokens, rounded down. extra[] is sorted by page;
- * one for a page that is not full is QUIRE_E_INVALID. QUIRE_E_INVALID if *n is too small (then *n is what is needed).
- * PRF: HighwayHash-128 (arXiv 1612.06257). Cost: about 40 ns a page of 16 tokens, linear in tokens. */
+/* Keys of the full pages of `tokens`: keys[i] = PRF(secret, keys[i-1] (parent for i = 0), page i's
+ * tokens, its digests). In *n: room in keys[]; out: keys written = n_tokens / page_tokens, rounded
+ * down. extra[] is sorted by page; one for a page that is not full is QUIRE_E_INVALID.
+ * QUIRE_E_INVALID if *n is too small (then *n is what is needed). PRF: HighwayHash-128 (arXiv
+ * 1612.06257). Cost: about 30 ns a page of 16 tokens with AVX2, linear in tokens. */
 QUIRE_API quire_status quire_chain_keys(quire_cache *c, const quire_key *parent,
                                         const uint32_t *tokens, size_t n_tokens,
                                         const quire_page_extra *extra, size_t n_extra,
                                         quire_key *keys, size_t *n);
 
-/* Settings of a namespace; 0 is "no limit", "no guarantee", "no". quota and floor count pages. A flood of one namespace
- * does not take pages of another below its floor. zero: frames of its pages are zeroed before anybody else gets them. */
+/* Settings of a namespace; 0 is "no limit", "no guarantee", "no". quota and floor count pages. A
+ * flood of one namespace does not take pages of another below its floor. zero: frames of its pages
+ * are zeroed before anybody else gets them. */
 typedef struct quire_namespace {
   uint32_t size;
   uint32_t zero;
@@ -256,16 +268,17 @@ typedef struct quire_namespace {
   uint64_t floor;
 } quire_namespace;
 
-/* Creates the namespace where needed. quota and floor other than 0: QUIRE_E_UNSUPPORTED in this version.
- * QUIRE_E_NOMEM: max_namespaces are in use. */
+/* Creates the namespace where needed. quota and floor other than 0: QUIRE_E_UNSUPPORTED in this
+ * version. QUIRE_E_NOMEM: max_namespaces are in use. */
 QUIRE_API quire_status quire_namespace_set(quire_cache *c, const quire_key *root,
                                            const quire_namespace *settings);
 
-/* All pages of the namespace are misses from now on, at once (one store); memory follows in the background, that of
- * leased pages when they are released. QUIRE_OK also where there is no such namespace. Cost: O(1). */
+/* All pages of the namespace are misses from now on, at once (one store); memory follows in the
+ * background, that of leased pages when they are released. QUIRE_OK also where there is no such
+ * namespace. Cost: O(1). */
 QUIRE_API quire_status quire_evict(quire_cache *c, const quire_key *root);
 
-/* ---- lookup ----------------------------------------------------------------------------------------------- */
+/* ---- lookup ---------------------------------------------------------------------------------- */
 
 /* A prefix: its namespace's root key and the keys of its n first pages. */
 typedef struct quire_prefix {
@@ -282,54 +295,57 @@ typedef struct quire_hit {
   uint32_t on_host;
 } quire_hit;
 
-/* How much of the prefix is cached. Pins nothing and touches nothing: the answer may be old when it arrives.
- * hit may not be NULL. Wait-free; cost: O(log n) probes. */
+/* How much of the prefix is cached. Pins nothing and touches nothing: the answer may be old when
+ * it arrives. hit may not be NULL. Wait-free; cost: O(log n) probes. */
 QUIRE_API quire_status quire_match(quire_cache *c, const quire_prefix *prefix, quire_hit *hit);
 
-#define QUIRE_ACQUIRE_REVOCABLE \
-  1u /* past its deadline the library may take the lease back (the holder launches
-                                      nothing; calls on it then give QUIRE_E_STALE) */
+/* past its deadline the library may take the lease back (the holder launches nothing; calls on it
+ * then give QUIRE_E_STALE) */
+#define QUIRE_ACQUIRE_REVOCABLE 1u
 
 typedef struct quire_acquire_options {
   uint32_t size;
   uint32_t flags;
   uint64_t owner; /* anything; stats and the leak report group by it */
-  uint64_t
-      deadline_ms; /* from now; 0: none. Past it the lease is reported, not revoked (but see REVOCABLE) */
+  /* from now; 0: none. Past it the lease is reported, not revoked (but see REVOCABLE) */
+  uint64_t deadline_ms;
   uint32_t tier;      /* quire_tier that pages must be in; DEVICE in this version */
   uint32_t max_pages; /* the hit is no longer than this; 0: no limit */
-  quire_stream
-      stream; /* the stream that will read: pages that other streams still write are waited for there, where
-                           an event is recorded already; NULL: the hit ends at the first page that is not ready */
+  /* the stream that will read: pages that other streams still write are waited for there, where an
+   * event is recorded already; NULL: the hit ends at the first page that is not ready */
+  quire_stream stream;
 } quire_acquire_options;
 
-/* Pins the longest cached prefix and gives a lease, also where the hit is empty. pages[] (room for prefix->n) gets the
- * hit's handles, the rest QUIRE 0. One reference is taken, on the last page, whatever the length.
- * opt, pages and hit may be NULL. QUIRE_E_NOMEM: max_leases are in use. QUIRE_E_BUSY: half a million leases hold this very page.
- * Lock-free; cost: O(log n) probes, then about 12 ns a page where pages is asked for. */
+/* Pins the longest cached prefix and gives a lease, also where the hit is empty. pages[] (room for
+ * prefix->n) gets the hit's handles, the rest QUIRE 0. One reference is taken, on the last page,
+ * whatever the length. opt, pages and hit may be NULL. QUIRE_E_NOMEM: max_leases are in use.
+ * QUIRE_E_BUSY: half a million leases hold this very page. Lock-free; cost: O(log n) probes, then
+ * 10 to 25 ns a page where pages is asked for. */
 QUIRE_API quire_status quire_acquire(quire_cache *c, const quire_prefix *prefix,
                                      const quire_acquire_options *opt, quire_page *pages,
                                      quire_hit *hit, quire_lease *lease);
 
-/* How long and how dearly a page is kept. Zero of a field: the cache's default (at publish), "as it is" (at release). */
+/* How long and how dearly a page is kept. Zero of a field: the cache's default (at publish), "as
+ * it is" (at release). */
 typedef struct quire_retention {
   uint32_t size;
   uint32_t priority; /* 1 lowest, 2 normal (default), 3 high, 4 highest */
   uint32_t cls;      /* 1 to 8: opaque to the library, a policy may learn what it means */
-  uint32_t
-      idle_ttl_ms; /* dies when unused so long; any hit on it or below renews it; UINT32_MAX: none */
-  uint64_t
-      absolute_ttl_ms; /* dies so long after its publish, whatever happens; publish only, else QUIRE_E_INVALID */
+  /* dies when unused so long; any hit on it or below renews it; UINT32_MAX: none */
+  uint32_t idle_ttl_ms;
+  /* dies so long after its publish, whatever happens; publish only, else QUIRE_E_INVALID */
+  uint64_t absolute_ttl_ms;
 } quire_retention;
 
-/* Gives a lease back: its private pages are freed, its chain is stamped as used now, then unpinned. The engine has
- * enqueued all work on these pages before. retention (or NULL) goes to the chain's last page.
- * QUIRE_E_STALE: released before. Lock-free; cost: O(1) and O(private pages). */
+/* Gives a lease back: its private pages are freed, its chain is stamped as used now, then
+ * unpinned. The engine has enqueued all work on these pages before. retention (or NULL) goes to the
+ * chain's last page. QUIRE_E_STALE: released before. Lock-free; cost: O(1) and O(private pages). */
 QUIRE_API quire_status quire_release(quire_cache *c, quire_lease lease,
                                      const quire_retention *retention);
 
-/* A second lease on the first `pages` pages of the chain of `lease`; 0xffffffff: all. O(1) for all or the same length, else one step a
- * page that is left out. QUIRE_E_INVALID: longer than the chain. */
+/* A second lease on the first `pages` pages of the chain of `lease`; 0xffffffff: all. O(1) for all
+ * or the same length, else one step a page that is left out. QUIRE_E_INVALID: longer than the
+ * chain. */
 QUIRE_API quire_status quire_lease_clone(quire_cache *c, quire_lease lease, uint32_t pages,
                                          const quire_acquire_options *opt, quire_lease *out);
 
@@ -349,44 +365,47 @@ typedef struct quire_lease_record {
 
 QUIRE_API quire_status quire_lease_info(quire_cache *c, quire_lease lease, quire_lease_record *out);
 
-/* Walks all leases: *lease = 0 starts; the next one after *lease is written to it, 0 at the end. A snapshot of nothing:
- * leases that come and go meanwhile may be seen or not. */
+/* Walks all leases: *lease = 0 starts; the next one after *lease is written to it, 0 at the end. A
+ * snapshot of nothing: leases that come and go meanwhile may be seen or not. */
 QUIRE_API quire_status quire_lease_next(quire_cache *c, quire_lease *lease);
 
-/* ---- pages ------------------------------------------------------------------------------------------------ */
+/* ---- pages ----------------------------------------------------------------------------------- */
 
-#define QUIRE_ALLOC_SEALED \
-  1u /* frames of the final format at once, to be appended to directly; default: open pages */
+/* frames of the final format at once, to be appended to directly; default: open pages */
+#define QUIRE_ALLOC_SEALED 1u
 
 typedef struct quire_alloc_options {
   uint32_t size;
   uint32_t flags;
-  quire_lease
-      lease; /* the pages hang on it and go with it; 0: they are the caller's until quire_free */
+  /* the pages hang on it and go with it; 0: they are the caller's until quire_free */
+  quire_lease lease;
   uint32_t tier; /* DEVICE */
-  uint32_t
-      first; /* plus 1: index in the chain of the first page; 0: right behind the lease's chain and pages */
-  quire_stream
-      stream; /* of the first use: frames that only this stream may still read can be had at once */
+  /* plus 1: index in the chain of the first page; 0: right behind the lease's chain and pages */
+  uint32_t first;
+  /* of the first use: frames that only this stream may still read can be had at once */
+  quire_stream stream;
 } quire_alloc_options;
 
-/* n private pages, all or nothing. A dry pool makes this call evict what it needs, oldest first, bounded.
- * QUIRE_E_AGAIN: frames are in limbo (step, and they come); QUIRE_E_NOMEM: everything is pinned or private.
- * Lock-free; cost: about 10 ns a page in batches, more where it must evict. */
+/* n private pages, all or nothing. A dry pool makes this call evict what it needs, oldest first,
+ * bounded. QUIRE_E_AGAIN: frames are in limbo (step, and they come); QUIRE_E_NOMEM: everything is
+ * pinned or private. Lock-free; cost: about 20 ns a page in batches, more where it must evict. */
 QUIRE_API quire_status quire_alloc(quire_cache *c, uint32_t n, const quire_alloc_options *opt,
                                    quire_page *pages);
 
-/* Gives private pages back, all or nothing: QUIRE_E_STALE (which) frees none; QUIRE_E_INVALID: published, or named twice. */
+/* Gives private pages back, all or nothing: QUIRE_E_STALE (which) frees none; QUIRE_E_INVALID:
+ * published, or named twice. */
 QUIRE_API quire_status quire_free(quire_cache *c, const quire_page *pages, uint32_t n);
 
-/* Encodes full, open, private pages into the cache's format, on `stream` (NULL: now); they keep their handles; already
- * sealed ones are left alone. All or nothing where memory is short: QUIRE_E_AGAIN, QUIRE_E_NOMEM. All page_tokens tokens of
- * every layer have been written by work enqueued on this stream. */
+/* Encodes full, open, private pages into the cache's format, on `stream` (NULL: now); they keep
+ * their handles; already sealed ones are left alone. All or nothing where memory is short:
+ * QUIRE_E_AGAIN, QUIRE_E_NOMEM. All page_tokens tokens of every layer have been written by work
+ * enqueued on this stream. The
+ * stream that encodes a page stays its writer, whichever stream a later publish names. */
 QUIRE_API quire_status quire_seal(quire_cache *c, const quire_page *pages, uint32_t n,
                                   quire_stream stream);
 
-#define QUIRE_PUBLISH_REPLACE \
-  1u /* pages that somebody else published first are exchanged in pages[] and freed */
+/* pages that somebody else published first are exchanged in pages[] and freed */
+#define QUIRE_PUBLISH_REPLACE 1u
 
 typedef struct quire_publish_options {
   uint32_t size;
@@ -397,30 +416,34 @@ typedef struct quire_publish_options {
 
 typedef struct quire_publish_result {
   uint32_t size;
-  uint32_t
-      n_published; /* pages beyond the lease's chain that are now in the index and in the chain */
-  uint32_t n_replaced;  /* of these, exchanged in pages[] (with REPLACE) */
-  uint32_t n_duplicate; /* of these, found published by somebody else (with and without REPLACE) */
+  /* pages beyond the lease's chain that are now in the index and in the chain */
+  uint32_t n_published;
+  uint32_t n_replaced; /* of these, exchanged in pages[] (with REPLACE) */
+  /* of these, found published by somebody else (with and without REPLACE) */
+  uint32_t n_duplicate;
 } quire_publish_result;
 
-/* Puts pages into the index and the lease's chain forward to them. pages[] runs parallel to prefix->keys: prefix->n
- * handles, of which the first are the chain that the lease holds already (they are not looked at) and the rest private
- * pages; open ones are sealed. Stops, without an error, at the first page that cannot be indexed (a full bin, a counter at its limit,
- * a dead parent): it and later ones stay private. A page that was published by another thread meanwhile is that one from now on
- * in the chain; ours stays private until release, or see REPLACE. Exactly-once. res may be NULL.
- * QUIRE_E_STALE: a page or the lease; QUIRE_E_INVALID: prefix shorter than the chain or of another one, a lossy or foreign page, a
- * missing tokens array. Lock-free; cost: about 200 ns a page, and the sealing. */
+/* Puts pages into the index and the lease's chain forward to them. pages[] runs parallel to
+ * prefix->keys: prefix->n handles, of which the first are the chain that the lease holds already
+ * (they are not looked at) and the rest private pages; open ones are sealed. Stops, without an
+ * error, at the first page that cannot be indexed (a full bin, a counter at its limit, a dead
+ * parent): it and later ones stay private. A page that was published by another thread meanwhile is
+ * that one from now on in the chain; ours stays private until release, or see REPLACE.
+ * Exactly-once. res may be NULL. QUIRE_E_STALE: a page or the lease; QUIRE_E_INVALID: prefix
+ * shorter than the chain or of another one, a lossy or foreign page, a missing tokens array.
+ * Lock-free; cost: 200 to 300 ns a page, and the sealing. */
 QUIRE_API quire_status quire_publish(quire_cache *c, quire_lease lease, const quire_prefix *prefix,
                                      quire_page *pages, const quire_publish_options *opt,
                                      quire_publish_result *res);
 
-/* A block table: out[i] >= 0 the sealed frame of page i, <= -2 the open frame -2 - out[i], -1 not resident in the tier.
- * The pages are private or under a lease of the caller. QUIRE_E_STALE names the first page that is gone. */
+/* A block table: out[i] >= 0 the sealed frame of page i, <= -2 the open frame -2 - out[i], -1 not
+ * resident in the tier. The pages are private or under a lease of the caller. QUIRE_E_STALE names
+ * the first page that is gone. */
 QUIRE_API quire_status quire_frames(quire_cache *c, const quire_page *pages, uint32_t n,
                                     quire_tier tier, int32_t *out);
 
-/* Where frames lie, for the engine's own kernels: frame f of a class begins at base + f * stride, and inside it
- * page_format.h has the arithmetic. Stays valid until quire_close. */
+/* Where frames lie, for the engine's own kernels: frame f of a class begins at base + f * stride,
+ * and inside it page_format.h has the arithmetic. Stays valid until quire_close. */
 typedef struct quire_layout_info {
   uint32_t size;
   uint32_t frames;      /* sealed frames */
@@ -471,16 +494,19 @@ typedef struct quire_page_record {
 
 QUIRE_API quire_status quire_page_info(quire_cache *c, quire_page page, quire_page_record *out);
 
-/* The address of a page that the CPU can see, valid while it is private or leased. *bytes its size. */
+/* The address of a page that the CPU can see, valid while it is private or leased. *bytes its
+ * size. */
 QUIRE_API quire_status quire_page_data(quire_cache *c, quire_page page, void **data, size_t *bytes);
 
-/* ---- sequences -------------------------------------------------------------------------------------------- */
+/* ---- sequences ------------------------------------------------------------------------------- */
 
-/* A sequence is a block table that grows, forks copy-on-write and rolls back. It owns its lease and its pages, computes
- * keys, seals what is full and publishes it. The engine asks where to write, writes, commits. */
+/* A sequence is a block table that grows, forks copy-on-write and rolls back. It owns its lease
+ * and its pages, computes keys, seals what is full and publishes it. The engine asks where to
+ * write, writes, commits. */
 
-#define QUIRE_SEQ_PRIVATE 1u   /* nothing of it is published */
-#define QUIRE_SEQ_LEAVE_ONE 2u /* the hit never covers the last token: an engine needs its logits */
+#define QUIRE_SEQ_PRIVATE 1u /* nothing of it is looked up or published */
+/* the hit never covers the last token: an engine needs its logits */
+#define QUIRE_SEQ_LEAVE_ONE 2u
 
 typedef struct quire_seq_options {
   uint32_t size;
@@ -493,35 +519,40 @@ typedef struct quire_seq_options {
   const quire_retention *retention; /* of what it publishes; copied */
 } quire_seq_options;
 
-/* Opens a sequence in the namespace `root` and acquires the longest cached prefix of tokens[0 .. n_tokens). hit->pages *
- * page_tokens tokens are there already and committed; the engine computes from there. Nothing is allocated yet. opt and hit may be NULL. */
+/* Opens a sequence in the namespace `root` and acquires the longest cached prefix of tokens[0 ..
+ * n_tokens). hit->pages * page_tokens tokens are there already and committed; the engine computes
+ * from there. Nothing is allocated yet. opt and hit may be NULL. */
 QUIRE_API quire_status quire_seq_open(quire_cache *c, const quire_key *root, const uint32_t *tokens,
                                       size_t n_tokens, const quire_seq_options *opt, quire_hit *hit,
                                       quire_seq *seq);
 
-/* Makes room for n more tokens behind those reserved already; a partial page that is shared with a fork is copied first (on
- * stream). slots (or NULL) gets n slots for quire_kv_append. All or nothing: QUIRE_E_AGAIN, QUIRE_E_NOMEM. */
+/* Makes room for n more tokens behind those reserved already; a partial page that is shared with a
+ * fork is copied first (on stream). slots (or NULL) gets n slots for quire_kv_append. All or
+ * nothing: QUIRE_E_AGAIN, QUIRE_E_NOMEM. */
 QUIRE_API quire_status quire_seq_append(quire_cache *c, quire_seq seq, uint32_t n,
                                         quire_stream stream, int64_t *slots);
 
-/* The next n reserved tokens are `tokens`, and work enqueued on stream writes them in all layers. Pages that are full are sealed on that
- * stream and, if tokens is not NULL, published. With tokens NULL nothing of this sequence is published from here on.
- * QUIRE_E_INVALID: more than is reserved. QUIRE_E_AGAIN, QUIRE_E_NOMEM: no frame to seal into; nothing is committed. */
+/* The next n reserved tokens are `tokens`, and work enqueued on stream writes them in all layers.
+ * Pages that are full are sealed on that stream and, if tokens is not NULL, published. With tokens
+ * NULL nothing of this sequence is published from here on. QUIRE_E_INVALID: more than is reserved.
+ * QUIRE_E_AGAIN, QUIRE_E_NOMEM: no frame to seal into; nothing is committed. */
 QUIRE_API quire_status quire_seq_commit(quire_cache *c, quire_seq seq, const uint32_t *tokens,
                                         uint32_t n, quire_stream stream);
 
-/* A second sequence with the same committed tokens. Full pages are shared; the partial one is too, until one of the two writes.
- * Reserved, uncommitted room is not inherited. Cost: O(pages). */
+/* A second sequence with the same committed tokens. Full pages are shared; the partial one is too,
+ * until one of the two writes. Reserved, uncommitted room is not inherited. Cost: O(pages). */
 QUIRE_API quire_status quire_seq_fork(quire_cache *c, quire_seq seq, quire_stream stream,
                                       quire_seq *child);
 
-/* Takes it back to n_tokens, committed or reserved. Into a sealed page: what is left of it is decoded into an open page (on
- * stream), which can never be published, nor what follows it. QUIRE_E_INVALID: longer than it is. */
+/* Takes it back to n_tokens, committed or reserved. Into a sealed page: what is left of it is
+ * decoded into an open page (on stream), which can never be published, nor what follows it.
+ * QUIRE_E_INVALID: longer than it is. */
 QUIRE_API quire_status quire_seq_truncate(quire_cache *c, quire_seq seq, uint64_t n_tokens,
                                           quire_stream stream);
 
-/* The block table: out (room for `room` entries) as in quire_frames. *n_pages out: its length, also where room is too
- * small (QUIRE_E_INVALID) or out is NULL (QUIRE_OK). kv_len (or NULL): committed plus reserved tokens. */
+/* The block table: out (room for `room` entries) as in quire_frames. *n_pages out: its length,
+ * also where room is too small (QUIRE_E_INVALID) or out is NULL (QUIRE_OK). kv_len (or NULL):
+ * committed plus reserved tokens. */
 QUIRE_API quire_status quire_seq_block_table(quire_cache *c, quire_seq seq, int32_t *out,
                                              uint32_t room, uint32_t *n_pages, uint64_t *kv_len);
 
@@ -532,7 +563,7 @@ typedef struct quire_seq_record {
   uint64_t committed; /* tokens that are written */
   uint64_t published; /* tokens that others can find */
   uint64_t hit;       /* tokens that were found at open */
-  quire_lease lease;
+  quire_lease lease; /* to look at and to clone; nothing else */
 } quire_seq_record;
 
 QUIRE_API quire_status quire_seq_info(quire_cache *c, quire_seq seq, quire_seq_record *out);
@@ -541,37 +572,43 @@ QUIRE_API quire_status quire_seq_info(quire_cache *c, quire_seq seq, quire_seq_r
 QUIRE_API quire_status quire_seq_close(quire_cache *c, quire_seq seq,
                                        const quire_retention *retention);
 
-/* ---- engine ----------------------------------------------------------------------------------------------- */
+/* ---- engine ---------------------------------------------------------------------------------- */
 
 #define QUIRE_STREAM_BACKGROUND 1u /* never captured: the timer may record events on it too */
 
-/* Makes a stream a reader: before its first work that touches a page. NULL and the legacy and per-thread handles are
- * QUIRE_E_INVALID, as is a stream that is registered. QUIRE_E_NOMEM: max_streams. */
+/* Makes a stream a reader: before its first work that touches a page. NULL and the legacy and
+ * per-thread handles are QUIRE_E_INVALID, as is a stream that is registered. QUIRE_E_NOMEM:
+ * max_streams. */
 QUIRE_API quire_status quire_stream_add(quire_cache *c, quire_stream stream, uint32_t rank,
                                         uint32_t flags);
 
-/* Ends that. Returns at once; the library waits in the background for what is enqueued on it; the caller may destroy the
- * stream only after the work on it is done. QUIRE_E_INVALID: not registered. */
+/* Ends that. Returns at once; the library waits in the background for what is enqueued on it; the
+ * caller may destroy the stream only after the work on it is done. QUIRE_E_INVALID: not registered.
+ * */
 QUIRE_API quire_status quire_stream_remove(quire_cache *c, quire_stream stream);
 
-/* One step of the engine: moves the clock, records an event on each stream that something waits for, gives frames whose
- * readers have passed back to the pool. Call it once per batch. Cost: O(streams), and O(1) a frame that comes back. */
+/* One step of the engine: moves the clock, records an event on each stream that something waits
+ * for, gives frames whose readers have passed back to the pool. Call it once per batch. Cost:
+ * O(streams), and O(1) a frame that comes back. */
 QUIRE_API quire_status quire_step(quire_cache *c);
 
-/* Streams of the cpu device: queues of work on a thread each, in order, asynchronous. They belong to no cache.
- * destroy waits for what is enqueued, as does _wait. _launch runs fn(arg) after all that is enqueued before it. */
+/* Streams of the cpu device: queues of work on a thread each, in order, asynchronous. They belong
+ * to no cache. destroy waits for what is enqueued, as does _wait. _launch runs fn(arg) after all
+ * that is enqueued before it. */
 QUIRE_API quire_status quire_cpu_stream_create(quire_stream *out);
 QUIRE_API quire_status quire_cpu_stream_destroy(quire_stream stream);
 QUIRE_API quire_status quire_cpu_stream_wait(quire_stream stream);
 QUIRE_API quire_status quire_cpu_stream_launch(quire_stream stream, void (*fn)(void *arg),
                                                void *arg);
 
-/* ---- kernels ---------------------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------- */
 
-/* All enqueue on `stream` (NULL, cpu device only: done when the call returns), allocate nothing and check what the host can
- * see. Arrays are in the device's memory and live until the work is done. Strides are in elements. */
+/* All enqueue on `stream` (NULL, cpu device only: done when the call returns), allocate nothing
+ * and check what the host can see. Arrays are in the device's memory and live until the work is
+ * done. Strides are in elements. */
 
-/* Writes n tokens of one layer. k: [n][kv_heads][head_dim_k], v: [n][kv_heads][head_dim_v]; the last axis is dense. */
+/* Writes n tokens of one layer. k: [n][kv_heads][head_dim_k], v: [n][kv_heads][head_dim_v]; the
+ * last axis is dense. */
 typedef struct quire_append_args {
   uint32_t size;
   uint32_t layer;
@@ -581,10 +618,11 @@ typedef struct quire_append_args {
   const void *v;                         /* NULL where the geometry has no V */
   int64_t k_token_stride, k_head_stride; /* 0: dense */
   int64_t v_token_stride, v_head_stride;
-  const int64_t
-      *slots; /* n slots of quire_seq_append: frame * page_tokens + offset, in an open frame e
-                           -2 - (e * page_tokens + offset), -1: skip; or NULL and */
-  const int32_t *block_table; /* of one sequence, whose tokens first .. first + n - 1 these are */
+  /* n slots of quire_seq_append: frame * page_tokens + offset, in an open frame e -2 - (e *
+   * page_tokens + offset), -1: skip; or NULL and */
+  const int64_t *slots;
+  /* of one sequence, whose tokens first .. first + n - 1 these are */
+  const int32_t *block_table;
   uint32_t block_table_length;
   uint64_t first;
   quire_stream stream;
@@ -592,8 +630,8 @@ typedef struct quire_append_args {
 
 QUIRE_API quire_status quire_kv_append(quire_cache *c, const quire_append_args *args);
 
-/* Reads n tokens of one layer back, decoded: the inverse of append, in the same shapes. Slots of pages that are not resident give
- * zeros. */
+/* Reads n tokens of one layer back, decoded: the inverse of append, in the same shapes. Slots of
+ * pages that are not resident give zeros. */
 typedef struct quire_gather_args {
   uint32_t size;
   uint32_t layer;
@@ -612,9 +650,10 @@ typedef struct quire_gather_args {
 
 QUIRE_API quire_status quire_kv_gather(quire_cache *c, const quire_gather_args *args);
 
-/* The mean key of each head of one layer before RoPE, [kv_heads][head_dim_k], fp32, host memory, copied: keys of pages sealed from now on are
- * stored minus this anchor turned to their position; the softmax does not see it and outputs do not change.
- * One set a layer and cache: QUIRE_E_BUSY once a page was sealed. QUIRE_E_UNSUPPORTED: a format without anchor, or no RoPE description. */
+/* The mean key of each head of one layer before RoPE, [kv_heads][head_dim_k], fp32, host memory,
+ * copied: keys of pages sealed from now on are stored minus this anchor turned to their position;
+ * the softmax does not see it and outputs do not change. One set a layer and cache: QUIRE_E_BUSY
+ * once a page was sealed. QUIRE_E_UNSUPPORTED: a format without anchor, or no RoPE description. */
 QUIRE_API quire_status quire_key_anchor_set(quire_cache *c, uint32_t layer, const float *means);
 
 /* Bounds of a batch: a captured graph is valid for all lengths under them. */
@@ -626,10 +665,11 @@ typedef struct quire_attention_bounds {
   uint64_t max_kv;    /* tokens of the longest */
 } quire_attention_bounds;
 
-/* softmax(scale * q k^T) v over pages, for the last query tokens of each sequence. q, out: [tokens][q_heads][dim]
- * (head_dim_k for q, head_dim_v for out); the queries of sequence b are q_offsets[b] .. q_offsets[b + 1] - 1, and query i of n sees the
- * first kv_len - n + i + 1 tokens. lse: [tokens][q_heads] fp32, natural log of the sum of exp of the true logits; kv_len
- * 0 gives out 0 and lse -inf. q_heads is a multiple of kv_heads. */
+/* softmax(scale * q k^T) v over pages, for the last query tokens of each sequence. q, out:
+ * [tokens][q_heads][dim] (head_dim_k for q, head_dim_v for out); the queries of sequence b are
+ * q_offsets[b] .. q_offsets[b + 1] - 1, and query i of n sees the first kv_len - n + i + 1 tokens.
+ * lse: [tokens][q_heads] fp32, natural log of the sum of exp of the true logits; kv_len 0 gives out
+ * 0 and lse -inf. q_heads is a multiple of kv_heads. */
 typedef struct quire_attention_args {
   uint32_t size;
   uint32_t layer;
@@ -647,8 +687,8 @@ typedef struct quire_attention_args {
   uint32_t block_table_stride; /* entries a row */
   const int32_t *q_offsets;    /* [batch + 1] */
   const int32_t *kv_lens;      /* [batch] */
-  const int32_t *
-      block_table; /* [batch][block_table_stride]; an entry of -1 below kv_len reads as absent tokens */
+  /* [batch][block_table_stride]; an entry of -1 below kv_len reads as absent tokens */
+  const int32_t *block_table;
   void *workspace;
   size_t workspace_bytes;
   quire_stream stream;
@@ -661,16 +701,18 @@ QUIRE_API quire_status quire_attention_workspace(quire_cache *c,
                                                  const quire_attention_bounds *bounds,
                                                  size_t *bytes);
 
-/* The instruction set that CPU kernels run on, "scalar", "avx2", "avx512", "neon". Forcing one that this machine lacks is
- * QUIRE_E_UNSUPPORTED; NULL: the best. Process-wide; results are the same, bit for bit, but for attention's rounding.
- * The variable QUIRE_CPU_TARGET in the environment does the same at start. */
+/* The instruction set that CPU kernels run on, "scalar", "avx2", "avx512", "neon". Forcing one
+ * that this machine lacks is QUIRE_E_UNSUPPORTED; NULL: the best. Process-wide; results are the
+ * same, bit for bit, but for attention's rounding. The variable QUIRE_CPU_TARGET in the environment
+ * does the same at start. */
 QUIRE_API const char *quire_cpu_target(void);
 QUIRE_API quire_status quire_cpu_target_set(const char *name);
 
-/* ---- insight ---------------------------------------------------------------------------------------------- */
+/* ---- insight --------------------------------------------------------------------------------- */
 
-/* X(name, help). Counters only grow; gauges are as of the call. The struct, the JSON, the shared-memory segment and the
- * Prometheus text are made of these lists; Prometheus names are "quire_" and the name. */
+/* X(name, help). Counters only grow; gauges are as of the call. The struct, the JSON, the
+ * shared-memory segment and the Prometheus text are made of these lists; Prometheus names are
+ * "quire_" and the name. */
 #define QUIRE_STATS_COUNTERS(X)                                                   \
   X(prefix_queries_total, "tokens that acquire was asked for")                    \
   X(prefix_hits_total, "tokens that acquire found")                               \
@@ -743,16 +785,19 @@ typedef struct quire_stats {
   double prefix_hit_ratio;     /* prefix_hits_total / prefix_queries_total; 0 without queries */
 } quire_stats;
 
-/* Sums the shards without stopping anyone: each figure is exact, all together are of no single instant. */
+/* Sums the shards without stopping anyone: each figure is exact, all together are of no single
+ * instant. */
 QUIRE_API quire_status quire_stats_get(quire_cache *c, quire_stats *out);
 
-/* The same and the histograms as text: JSON, or Prometheus exposition format. *bytes in: room in out; out: bytes that the text has,
- * with its final 0; QUIRE_E_INVALID where room was too small (out NULL and *bytes 0 asks for the size). */
+/* The same and the histograms as text: JSON, or Prometheus exposition format. *bytes in: room in
+ * out; out: bytes that the text has, with its final 0; QUIRE_E_INVALID where room was too small
+ * (out NULL and *bytes 0 asks for the size). */
 QUIRE_API quire_status quire_stats_json(quire_cache *c, char *out, size_t *bytes);
 QUIRE_API quire_status quire_stats_prometheus(quire_cache *c, char *out, size_t *bytes);
 
-/* Checks every invariant of the metadata. Exact only while no other call runs (QUIRE_E_CORRUPT with the first violation in
- * quire_last_error); while others run, set flags to QUIRE_CHECK_LIVE: checks only what holds at any time. Cost: O(pages). */
+/* Checks every invariant of the metadata. Exact only while no other call runs (QUIRE_E_CORRUPT
+ * with the first violation in quire_last_error); while others run, set flags to QUIRE_CHECK_LIVE:
+ * checks only what holds at any time. Cost: O(pages). */
 #define QUIRE_CHECK_LIVE 1u
 QUIRE_API quire_status quire_check(quire_cache *c, uint32_t flags);
 
@@ -780,14 +825,15 @@ typedef struct quire_event {
   quire_key key;  /* of the page */
 } quire_event;
 
-/* Up to *n events, oldest first; *n out: how many. The stream is bounded: when nobody polls, new events are dropped and counted.
- * The first poll starts it. Lock-free. events[0].size gives the size of each. */
+/* Up to *n events, oldest first; *n out: how many. The stream is bounded: when nobody polls, new
+ * events are dropped and counted. The first poll starts it. Lock-free. events[0].size gives the
+ * size of each. */
 QUIRE_API quire_status quire_events_poll(quire_cache *c, quire_event *events, size_t *n);
 
-/* ---- looking in from outside ------------------------------------------------------------------------------ */
+/* ---- looking in from outside ----------------------------------------------------------------- */
 
-/* A cache's metadata, mapped read-only by another process (or the same one), while its engine runs or after it died.
- * Nothing here can disturb the engine. */
+/* A cache's metadata, mapped read-only by another process (or the same one), while its engine runs
+ * or after it died. Nothing here can disturb the engine. */
 typedef struct quire_segment quire_segment;
 
 typedef struct quire_segment_record {
@@ -801,7 +847,8 @@ typedef struct quire_segment_record {
 /* Segments on this machine that this user may read. *n in: room; out: how many there are. */
 QUIRE_API quire_status quire_segment_list(quire_segment_record *out, size_t *n);
 
-/* QUIRE_E_IO: no such segment, or not allowed; QUIRE_E_CORRUPT: not a segment of Quire; QUIRE_E_VERSION: another layout. */
+/* QUIRE_E_IO: no such segment, or not allowed; QUIRE_E_CORRUPT: not a segment of Quire;
+ * QUIRE_E_VERSION: another layout. */
 QUIRE_API quire_status quire_segment_attach(const char *name, quire_segment **out);
 QUIRE_API quire_status quire_segment_detach(quire_segment *s);
 
@@ -819,7 +866,8 @@ quire_segment_check(quire_segment *s); /* live checks if its process runs, else 
 QUIRE_API quire_status quire_segment_lease_next(quire_segment *s, quire_lease *lease,
                                                 quire_lease_record *out);
 
-/* Frames and tokens that fit a budget, for planning; needs no cache. config: geometry, format, device_bytes, open_pages. */
+/* Frames and tokens that fit a budget, for planning; needs no cache. config: geometry, format,
+ * device_bytes, open_pages. */
 typedef struct quire_plan_result {
   uint32_t size;
   uint32_t page_tokens;

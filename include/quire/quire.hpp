@@ -6,16 +6,18 @@
 //   cache->publish(*lease, prefix, pages);
 //   lease->release();                                   // or let it go out of scope
 //
-// Every owner is move-only, holds the cache's pointer and one handle and nothing else, and gives its
-// handle back when it is destroyed. A destructor has nobody to tell of a failure: where the status of giving
-// back matters, call release(), close() or remove(), which say it and, on QUIRE_OK, leave the owner empty.
-// Owners must not outlive their Cache; quire_close refuses while any of them is alive, and a Cache that cannot
-// be closed by its destructor is left as it is, not torn from under its leases.
+// Every owner is move-only, holds the cache's pointer and one handle and nothing else, and gives
+// its handle back when it is destroyed. A destructor has nobody to tell of a failure: where the
+// status of giving back matters, call release(), close() or remove(), which say it and, on
+// QUIRE_OK, leave the owner empty. Owners must not outlive their Cache; quire_close refuses while
+// any of them is alive, and a Cache that cannot be closed by its destructor is left as it is, not
+// torn from under its leases.
 //
 // Everything not wrapped here is called through get(): an owner is only a handle that cleans up.
 //
 // The names live in an inline namespace, so that their symbols are never those of the library's own
-// classes. Header only; needs nothing but the C API and the standard library. Each call costs what its C call costs.
+// classes. Header only; needs nothing but the C API and the standard library. Each call costs what
+// its C call costs.
 #ifndef QUIRE_QUIRE_HPP_
 #define QUIRE_QUIRE_HPP_
 
@@ -172,8 +174,8 @@ class Lease : public detail::Owner<quire_lease, detail::release_lease> {
   }
 };
 
-// Private pages that hang on no lease. Their handles lie in the caller's array, which outlives this; forget()
-// says that the first n are published and no longer ours.
+// Private pages that hang on no lease. Their handles lie in the caller's array, which outlives
+// this; forget() says that the first n are published and no longer ours.
 class PrivatePages {
  public:
   constexpr PrivatePages() noexcept = default;

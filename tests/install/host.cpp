@@ -4,10 +4,10 @@
 //   host PLUGIN LATE LIBQUIRE local|global    dlopen with RTLD_LOCAL or RTLD_GLOBAL
 //
 // The library's metadata heap exports malloc and operator new. None of it may reach the host:
-//   for every name in kNames: object(name) after == object(name) before, and it is the C library for
-//   malloc's family, the C++ library for operator new's;
-//   memory taken before the library was loaded is given back after, and the other way around;
-//   exceptions still pass between the host and its plugin.
+//   for every name in kNames: object(name) after == object(name) before, and it is the C library
+//   for malloc's family, the C++ library for operator new's; memory taken before the library was
+//   loaded is given back after, and the other way around; exceptions still pass between the host
+//   and its plugin.
 // libquire is never dlclosed: it has threads and thread-local state.
 #include <dlfcn.h>
 #include <quire/quire.h>

@@ -1,6 +1,7 @@
-// Seeded walks through the whole C API against an oracle of plain maps (tests/support/api_walk.h), over formats with
-// and without open pages, with and without streams, with and without failing calls. QUIRE_TEST_SEED repeats one
-// seed; QUIRE_SOAK=1 goes ten times as far. Under sanitizers fewer operations are run; the test says how many.
+// Seeded walks through the whole C API against an oracle of plain maps (tests/support/api_walk.h),
+// over formats with and without open pages, with and without streams, with and without failing
+// calls. QUIRE_TEST_SEED repeats one seed; QUIRE_SOAK=1 goes ten times as far. Under sanitizers
+// fewer operations are run; the test says how many.
 #define BOOST_TEST_MODULE api_oracle
 #include <boost/test/unit_test.hpp>
 

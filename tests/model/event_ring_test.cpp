@@ -1,5 +1,5 @@
-// The event ring under the scheduler: histories are linearizable, numbers are the order, and a thread
-// stopped anywhere stops nobody.
+// The event ring under the scheduler: histories are linearizable, numbers are the order, and a
+// thread stopped anywhere stops nobody.
 #define BOOST_TEST_MODULE model_event_ring
 #define BOOST_TEST_DYN_LINK
 #include "runtime/event_ring.h"

@@ -145,7 +145,8 @@ BOOST_AUTO_TEST_CASE(a_word_that_runs_dry_while_it_is_refilled_is_found_again) {
   BOOST_TEST(executions > 10U);
 }
 
-// The hint over a word can be wrong while its writer is stopped; the numbers are found all the same.
+// The hint over a word can be wrong while its writer is stopped; the numbers are found all the
+// same.
 BOOST_AUTO_TEST_CASE(a_walker_stopped_over_a_wrong_hint_hides_nothing) {
   uint64_t executions = 0;
   for (uint64_t n = 0; n < 16; ++n) {

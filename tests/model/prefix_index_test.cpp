@@ -1,6 +1,6 @@
 // PrefixIndex and PageTable under the scheduler: find, publish and evict of keys that share one bin
-// (and, in the degenerate variant, one tag), by 3 to 4 threads, with generations of 4 bits, versions
-// of 8 that wrap in each run, and page numbers that are reused at once.
+// (and, in the degenerate variant, one tag), by 3 to 4 threads, with generations of 4 bits,
+// versions of 8 that wrap in each run, and page numbers that are reused at once.
 //
 // Judged: each key's history is linearizable; a pinned page stays visible and keeps its content;
 // at rest table, index and pool are valid, and free + private + visible = all.
@@ -254,7 +254,8 @@ BOOST_AUTO_TEST_CASE(a_late_finder_never_pins_a_page_whose_publish_is_undecided)
   BOOST_TEST(executions > 100U);
 }
 
-// The same where the slot in which the finder saw the page holds a valid entry again, another key's.
+// The same where the slot in which the finder saw the page holds a valid entry again, another
+// key's.
 BOOST_AUTO_TEST_CASE(a_late_finder_is_not_fooled_by_another_entry_in_its_slot) {
   const uint64_t executions = explore(2, [](Scheduler &s) {
     World<OneBin> world(3);

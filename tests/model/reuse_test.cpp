@@ -2,9 +2,9 @@
 // has passed. Clock, streams, limbo, page table, index and reclaimer together, with a device that
 // runs work when it likes; engines, an evictor, a stepper and the device are threads of the model.
 //
-// Every page's frame holds its key. A use pins a page, enqueues a check of the frames of its whole chain,
-// and releases. Frames are written at once, or by work of the stream that takes them out of limbo. A check
-// that reads another key, at whatever time the device runs it, is a violation.
+// Every page's frame holds its key. A use pins a page, enqueues a check of the frames of its whole
+// chain, and releases. Frames are written at once, or by work of the stream that takes them out of
+// limbo. A check that reads another key, at whatever time the device runs it, is a violation.
 //
 // The orders of the design are each broken once; the same model must then find a violation.
 #define BOOST_TEST_MODULE model_reuse
@@ -307,8 +307,8 @@ void one_execution(uint64_t seed) {
   world.finish();
 }
 
-// One chain and two users while streams are asked all the time; then two evictors. The stream of the
-// one who reads runs nothing until the end: what it enqueued is all to come.
+// One chain and two users while streams are asked all the time; then two evictors. The stream of
+// the one who reads runs nothing until the end: what it enqueued is all to come.
 template <class Orders>
 void one_duel(uint64_t seed) {
   World<Orders> world(seed);

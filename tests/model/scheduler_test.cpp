@@ -1,4 +1,5 @@
-// The scheduler itself: it must find races that are there, replay them, and check histories rightly.
+// The scheduler itself: it must find races that are there, replay them, and check histories
+// rightly.
 #define BOOST_TEST_MODULE model_scheduler
 #define BOOST_TEST_DYN_LINK
 #include "tests/support/scheduler.h"

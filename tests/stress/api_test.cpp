@@ -1,6 +1,7 @@
-// Four threads on one cache through the C API: acquire, alloc, publish, release, evict, step, on few shared prefixes in
-// a cache that is too small for them, with a timer. Each page holds its key's word; whoever has a lease on it finds
-// that word, however often frames change hands. At rest every invariant holds and no frame is missing.
+// Four threads on one cache through the C API: acquire, alloc, publish, release, evict, step, on
+// few shared prefixes in a cache that is too small for them, with a timer. Each page holds its
+// key's word; whoever has a lease on it finds that word, however often frames change hands. At rest
+// every invariant holds and no frame is missing.
 #define BOOST_TEST_MODULE stress_api
 #include <cstdio>
 #include <random>
@@ -33,7 +34,8 @@ struct Shared {
   }
 };
 
-// The word of a page goes behind its header; plain formats only (an encoder would read it as values).
+// The word of a page goes behind its header; plain formats only (an encoder would read it as
+// values).
 void write_words(Shared &s, quire_page page, uint32_t word) {
   void *at = nullptr;
   size_t bytes = 0;

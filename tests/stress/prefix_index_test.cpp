@@ -1,8 +1,8 @@
 // PrefixIndex and FramePool with real threads: chains that are acquired, published and evicted all
-// the time, by page numbers that are reused at once. Meant for ThreadSanitizer: the content of a page
-// is a plain word, written by its owner while it is private and read under a pin, so an order that
-// is too weak anywhere on the way is a reported race. In any build: content, monotone presence,
-// conservation, and validate() at rest.
+// the time, by page numbers that are reused at once. Meant for ThreadSanitizer: the content of a
+// page is a plain word, written by its owner while it is private and read under a pin, so an order
+// that is too weak anywhere on the way is a reported race. In any build: content, monotone
+// presence, conservation, and validate() at rest.
 #define BOOST_TEST_MODULE stress_prefix_index
 #define BOOST_TEST_DYN_LINK
 #include "runtime/prefix_index.h"

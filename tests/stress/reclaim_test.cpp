@@ -1,6 +1,7 @@
-// Real threads on streams, limbo and the reclaimer: engines that use and publish chains, an evictor, a
-// stepper that drains and expires, a policy that is swapped. The word in each frame is checked under
-// the pin and again by work of the stream; ThreadSanitizer sees the orders that the scheduler does not.
+// Real threads on streams, limbo and the reclaimer: engines that use and publish chains, an
+// evictor, a stepper that drains and expires, a policy that is swapped. The word in each frame is
+// checked under the pin and again by work of the stream; ThreadSanitizer sees the orders that the
+// scheduler does not.
 #define BOOST_TEST_MODULE stress_reclaim
 #define BOOST_TEST_DYN_LINK
 #include <atomic>

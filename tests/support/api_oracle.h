@@ -1,8 +1,9 @@
 // ApiOracle: what the C API must do, in plain maps, for one thread at a time.
 //
-// It knows every page by its handle: the published ones with parent, namespace generation, expiry, stamp and
-// pins, the private ones with their owner; leases as lists of pages; namespaces as generations. It decides
-// nothing by the library's word, with two exceptions that it then checks against the rules:
+// It knows every page by its handle: the published ones with parent, namespace generation, expiry,
+// stamp and pins, the private ones with their owner; leases as lists of pages; namespaces as
+// generations. It decides nothing by the library's word, with two exceptions that it then checks
+// against the rules:
 //   - which pages are gone after a call that may evict: only leaves without pins, in the order of
 //     (stamp, deepest first), up the chains, and the dead in any order  (sync_evictions)
 //   - which frame a page lies in
@@ -128,8 +129,8 @@ class ApiOracle {
     return static_cast<uint32_t>(published.size() - pinned.size());
   }
 
-  // After a call that may have evicted: takes the pages that are gone (`is_there` says which) out, and holds the
-  // library to its order. Returns how many are gone.
+  // After a call that may have evicted: takes the pages that are gone (`is_there` says which) out,
+  // and holds the library to its order. Returns how many are gone.
   template <class IsThere>
   uint32_t sync_evictions(const IsThere &is_there) {
     std::set<quire_page> gone;

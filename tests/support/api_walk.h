@@ -1,14 +1,14 @@
 // ApiWalk: a seeded walk through the C API, held against an ApiOracle at every step.
 //
-// One thread, no timer, an injected clock, an AdversaryDevice and an allocator that fails on demand: so a seed gives
-// one history. After each call its status and results are what the oracle says; after each failed one, and every so
-// often, the whole state is compared (compare) and quire_check is clean. A contradiction throws, with the
-// last operations in its text.
+// One thread, no timer, an injected clock, an AdversaryDevice and an allocator that fails on
+// demand: so a seed gives one history. After each call its status and results are what the oracle
+// says; after each failed one, and every so often, the whole state is compared (compare) and
+// quire_check is clean. A contradiction throws, with the last operations in its text.
 //
-// What must be exact depends on the setup. Without streams, frames are free at once, and the walk knows how many
-// pages each call evicts. With streams, frames wait in limbo for the adversary: then AGAIN is legal where memory
-// is short, and instead each frame that is handed out is held against the work that was enqueued on it: its
-// readers have passed, or are on the stream that gets it.
+// What must be exact depends on the setup. Without streams, frames are free at once, and the walk
+// knows how many pages each call evicts. With streams, frames wait in limbo for the adversary: then
+// AGAIN is legal where memory is short, and instead each frame that is handed out is held against
+// the work that was enqueued on it: its readers have passed, or are on the stream that gets it.
 #ifndef QUIRE_TESTS_SUPPORT_API_WALK_H_
 #define QUIRE_TESTS_SUPPORT_API_WALK_H_
 

@@ -1,5 +1,5 @@
-// A small cache with something in it, for tests that look at caches from inside and outside: through the
-// C API only, so that a child process can make one too.
+// A small cache with something in it, for tests that look at caches from inside and outside:
+// through the C API only, so that a child process can make one too.
 #pragma once
 
 #include <cstdint>

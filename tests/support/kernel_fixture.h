@@ -1,7 +1,7 @@
 // What tests of kernels/ share: caches of pages in plain vectors, seeded data, every usable target.
 //
-// PageSet owns a codec and the frames of both classes; append_all, seal_all and gather_all move whole
-// sequences of tokens through it. Failures print the seed (QUIRE_TEST_SEED overrides it).
+// PageSet owns a codec and the frames of both classes; append_all, seal_all and gather_all move
+// whole sequences of tokens through it. Failures print the seed (QUIRE_TEST_SEED overrides it).
 #pragma once
 
 #include <cstdint>

@@ -1,14 +1,14 @@
-// Is a history of concurrent operations one that some order of them, one at a time, could have given?
-// (Wing and Gong, "Testing and verifying concurrent objects", 1993, with Lowe's memory of states
-// already tried.)
+// Is a history of concurrent operations one that some order of them, one at a time, could have
+// given? (Wing and Gong, "Testing and verifying concurrent objects", 1993, with Lowe's memory of
+// states already tried.)
 //
 //   Op      begin and end, from a Clock read right before and right after the call; and whatever
 //           State::apply needs
 //   State   a copyable, ordered sequential model; bool apply(const Op &): does the operation, or
 //           returns false where it could not have given that result
 //
-// An operation may be placed anywhere between its begin and its end. At most 64 operations; the cost
-// is exponential in how many overlap, not in their number.
+// An operation may be placed anywhere between its begin and its end. At most 64 operations; the
+// cost is exponential in how many overlap, not in their number.
 #ifndef QUIRE_TESTS_SUPPORT_LINEARIZABILITY_H_
 #define QUIRE_TESTS_SUPPORT_LINEARIZABILITY_H_
 

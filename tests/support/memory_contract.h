@@ -1,5 +1,6 @@
-// What every MemorySource must do (allocators/memory.h), and every Arena over one (allocators/arena.h).
-// A test of a new source calls both; it needs no case of its own for what is checked here.
+// What every MemorySource must do (allocators/memory.h), and every Arena over one
+// (allocators/arena.h). A test of a new source calls both; it needs no case of its own for what is
+// checked here.
 #pragma once
 
 #include <boost/test/unit_test.hpp>

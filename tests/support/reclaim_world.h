@@ -2,7 +2,8 @@
 // evictions. A page's frame has the page's number. Works over any atomics and any EvictOrders.
 //
 // serve() is a request as a replay makes it: hits are the longest present prefix; its tail is held
-// while exactly as many pages as are missing are evicted; the rest is published; the tail is touched.
+// while exactly as many pages as are missing are evicted; the rest is published; the tail is
+// touched.
 #ifndef QUIRE_TESTS_SUPPORT_RECLAIM_WORLD_H
 #define QUIRE_TESTS_SUPPORT_RECLAIM_WORLD_H
 

@@ -20,11 +20,12 @@
 //
 // A failed seed is printed with the trace (thread, operation, address, value), and run alone with
 // QUIRE_SEED=<seed>; QUIRE_SEEDS=<n> changes how many are tried. Sanitizer builds run a tenth of
-// them, and explore with one preemption less, and say so: they are there for the memory errors, the interleavings are the same.
+// them, and explore with one preemption less, and say so: they are there for the memory errors, the
+// interleavings are the same.
 //
 // Threads are fibers (ucontext) of one real thread. Interleavings are sequentially consistent: what
-// a weaker memory order would allow is not explored here; ThreadSanitizer in tests/stress sees that.
-// compare_exchange_weak fails spuriously now and then in a random walk.
+// a weaker memory order would allow is not explored here; ThreadSanitizer in tests/stress sees
+// that. compare_exchange_weak fails spuriously now and then in a random walk.
 #ifndef QUIRE_TESTS_SUPPORT_SCHEDULER_H_
 #define QUIRE_TESTS_SUPPORT_SCHEDULER_H_
 

@@ -1,5 +1,5 @@
-// The public headers: C99 takes quire.h and page_format.h with all warnings (unit/quire_h_c99.c), C++ takes them too,
-// and the names of the statuses and the version say what they must.
+// The public headers: C99 takes quire.h and page_format.h with all warnings (unit/quire_h_c99.c),
+// C++ takes them too, and the names of the statuses and the version say what they must.
 #define BOOST_TEST_MODULE api_header
 #include <boost/test/unit_test.hpp>
 

@@ -1,5 +1,5 @@
-// Every quire_status is reached through the C API, each test named after the one it reaches; and what is NULL or
-// garbage is refused with a sentence and changes nothing.
+// Every quire_status is reached through the C API, each test named after the one it reaches; and
+// what is NULL or garbage is refused with a sentence and changes nothing.
 #define BOOST_TEST_MODULE api_status
 #include <sys/wait.h>
 #include <unistd.h>
@@ -130,7 +130,8 @@ BOOST_AUTO_TEST_CASE(busy) {
   QUIRE_OK_OR_DIE(quire_close(cache));
 }
 
-// The CPU device does not fail; the adversary does, at the launch of an encoder, and the page stays open.
+// The CPU device does not fail; the adversary does, at the launch of an encoder, and the page stays
+// open.
 BOOST_AUTO_TEST_CASE(device) {
   AdversaryDevice adversary(1);
   const quire_config config = small_config("format=nf4,device_pages=8,open_pages=8");

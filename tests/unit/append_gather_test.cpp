@@ -1,4 +1,5 @@
-// Append and gather: where tokens land, strides, dtypes, slots and block tables, tokens that are nowhere.
+// Append and gather: where tokens land, strides, dtypes, slots and block tables, tokens that are
+// nowhere.
 #define BOOST_TEST_MODULE append_gather
 #include <boost/test/unit_test.hpp>
 

@@ -1,4 +1,5 @@
-// Rules of the cache at its edges: what belongs to whom, what a refused call leaves, what a full cache gives up.
+// Rules of the cache at its edges: what belongs to whom, what a refused call leaves, what a full
+// cache gives up.
 #define BOOST_TEST_MODULE cache_rules
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,4 +1,5 @@
-// quire_check: silent on a sound cache, whatever was done to it; and each kind of damage is found, and named.
+// quire_check: silent on a sound cache, whatever was done to it; and each kind of damage is found,
+// and named.
 #define BOOST_TEST_MODULE unit_check
 #define BOOST_TEST_DYN_LINK
 #include <boost/test/unit_test.hpp>

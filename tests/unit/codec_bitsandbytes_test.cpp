@@ -1,5 +1,5 @@
-// nf4-64 gives the codes of bitsandbytes, one to one. Needs python3 (or QUIRE_PYTHON) with bitsandbytes; is
-// skipped, visibly, where that is missing.
+// nf4-64 gives the codes of bitsandbytes, one to one. Needs python3 (or QUIRE_PYTHON) with
+// bitsandbytes; is skipped, visibly, where that is missing.
 #define BOOST_TEST_NO_MAIN
 #define BOOST_TEST_ALTERNATIVE_INIT_API
 #include <boost/test/unit_test.hpp>

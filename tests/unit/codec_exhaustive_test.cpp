@@ -24,8 +24,9 @@ uint32_t by_definition(const Codebook &book, float z) {
   return code_by_midpoints(book, z != z ? 0.0f : z);
 }
 
-// Neighbouring bit patterns are neighbouring values of one sign, and the code is monotone in the value,
-// so that equal codes at both ends of a chunk are the codes of all of it; NaNs lie in chunks of their own.
+// Neighbouring bit patterns are neighbouring values of one sign, and the code is monotone in the
+// value, so that equal codes at both ends of a chunk are the codes of all of it; NaNs lie in chunks
+// of their own.
 uint64_t mismatches(const Codebook &book, const RowKernels &rk, uint64_t chunk,
                     std::vector<float> *z, std::vector<uint8_t> *codes) {
   const auto first = static_cast<uint32_t>(chunk * kChunk);

@@ -1,5 +1,5 @@
-// How close decoded values are: the error and cosine bounds that the project promises, on seeded data.
-// Bounds are the project's goals; measured figures are printed.
+// How close decoded values are: the error and cosine bounds that the project promises, on seeded
+// data. Bounds are the project's goals; measured figures are printed.
 #define BOOST_TEST_MODULE codec_quality
 #include <boost/test/unit_test.hpp>
 
@@ -62,8 +62,8 @@ BOOST_AUTO_TEST_CASE(relative_squared_error_on_normal_values) {
   BOOST_TEST(dq64 <= 0.0075);
 }
 
-// The promised mean is 0.9970. At 4.25 bits both the block codec alone and pages (whose values are rotated
-// first) come to 0.99686 in the mean: the goal is missed by 0.00014, and the test says so.
+// The promised mean is 0.9970. At 4.25 bits both the block codec alone and pages (whose values are
+// rotated first) come to 0.99686 in the mean: the goal is missed by 0.00014, and the test says so.
 BOOST_AUTO_TEST_CASE(cosine_on_the_four_classic_distributions) {
   // What the prototype reported for each; and the mean that is promised.
   const std::pair<const char *, double> prototype[] = {

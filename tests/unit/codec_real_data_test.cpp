@@ -1,5 +1,6 @@
-// Keys and values of trained models through pages: cosine and error, against bounds that were measured and
-// given a margin. Needs kv/*.npz of the shared data folder (QUIRE_SHARED_DATA); skipped, visibly, without.
+// Keys and values of trained models through pages: cosine and error, against bounds that were
+// measured and given a margin. Needs kv/*.npz of the shared data folder (QUIRE_SHARED_DATA);
+// skipped, visibly, without.
 #define BOOST_TEST_NO_MAIN
 #define BOOST_TEST_ALTERNATIVE_INIT_API
 #include <boost/test/unit_test.hpp>

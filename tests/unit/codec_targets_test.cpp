@@ -1,5 +1,5 @@
-// Every SIMD target gives the scalar target's bits: conversions, rotation, turns, encoding, decoding,
-// for all formats, head dims and page sizes, on random and on adversarial rows.
+// Every SIMD target gives the scalar target's bits: conversions, rotation, turns, encoding,
+// decoding, for all formats, head dims and page sizes, on random and on adversarial rows.
 #define BOOST_TEST_MODULE codec_targets
 #include <boost/test/unit_test.hpp>
 #include <limits>

@@ -144,8 +144,8 @@ BOOST_AUTO_TEST_CASE(a_task_may_launch_on_its_own_stream) {
   BOOST_TEST((CpuStream::destroy(state.stream) == Status::kOk));
 }
 
-// Producers on several threads, streams that wait for each other at random, and a counter per stream
-// that its own tasks alone touch, unprotected: the sanitizers see any order that is missing.
+// Producers on several threads, streams that wait for each other at random, and a counter per
+// stream that its own tasks alone touch, unprotected: the sanitizers see any order that is missing.
 BOOST_AUTO_TEST_CASE(streams_that_wait_for_each_other_drain_and_order_their_writes) {
   constexpr size_t kStreams = 4;
   constexpr int kSteps = 400;

@@ -1,5 +1,6 @@
-// Layouts: the invariants of page_format.h for every format and a sweep of geometries, the exact cost in
-// bytes, and the figures of the prototype that Quire replaces, told apart into codes and scales.
+// Layouts: the invariants of page_format.h for every format and a sweep of geometries, the exact
+// cost in bytes, and the figures of the prototype that Quire replaces, told apart into codes and
+// scales.
 #define BOOST_TEST_MODULE page_format
 #include <boost/test/unit_test.hpp>
 #include <set>
@@ -112,7 +113,8 @@ BOOST_AUTO_TEST_CASE(an_nf4_page_is_73_percent_less_than_f16_and_86_5_less_than_
   }
 }
 
-// "10.00 GB of fp16 cache -> 2.50 GB": that is the codes. The scales come on top: one byte per 32 values.
+// "10.00 GB of fp16 cache -> 2.50 GB": that is the codes. The scales come on top: one byte per 32
+// values.
 BOOST_AUTO_TEST_CASE(ten_gigabytes_of_f16_become_two_and_a_half_of_codes_and_0_16_of_scales) {
   const quire_geometry g = large();
   const quire_page_layout l = layout_of(g, QUIRE_FORMAT_NF4);
@@ -127,8 +129,8 @@ BOOST_AUTO_TEST_CASE(ten_gigabytes_of_f16_become_two_and_a_half_of_codes_and_0_1
   BOOST_TEST((rest > 0 && rest < 0.006), rest);
 }
 
-// "one tensor of 16.00 MB -> 4.10 MB": 8 Mi values of f16. Codes alone are 4 MB; what scales add depends on
-// the format, and 4.10 is between the codes alone and the cheapest that is offered.
+// "one tensor of 16.00 MB -> 4.10 MB": 8 Mi values of f16. Codes alone are 4 MB; what scales add
+// depends on the format, and 4.10 is between the codes alone and the cheapest that is offered.
 BOOST_AUTO_TEST_CASE(a_tensor_of_16_mb_of_f16_becomes_4_mb_of_codes_and_its_scales) {
   quire_geometry g = large();
   g.layers = 1;

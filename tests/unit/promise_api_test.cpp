@@ -1,6 +1,7 @@
-// The promises about the API that one process without a GPU can show, each test named after its number. Elsewhere: 1
-// and 10 in promise_reuse_test.cpp; 5 for every call in model/api_oracle_test.cpp; 6 between any two atomics in the
-// model tests; 9 in codec_targets_test.cpp. 7 and 8 are about tiers that this version does not have.
+// The promises about the API that one process without a GPU can show, each test named after its
+// number. Elsewhere: 1 and 10 in promise_reuse_test.cpp; 5 for every call in
+// model/api_oracle_test.cpp; 6 between any two atomics in the model tests; 9 in
+// codec_targets_test.cpp. 7 and 8 are about tiers that this version does not have.
 #define BOOST_TEST_MODULE promise_api
 #include <algorithm>
 #include <cstddef>
@@ -226,7 +227,8 @@ BOOST_AUTO_TEST_CASE(promise_11_no_code_in_data) {
   std::fclose(maps);
 }
 
-// An old binary's structs end earlier: what they lack has its default, and what they lack is not written.
+// An old binary's structs end earlier: what they lack has its default, and what they lack is not
+// written.
 BOOST_AUTO_TEST_CASE(promise_12_an_old_binary_works_with_a_newer_version) {
   ApiFixture f;
   f.fill(f.keys_of(1, 3));

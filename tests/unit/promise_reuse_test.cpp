@@ -1,8 +1,9 @@
-// Promises 1 and 10, with real streams: a frame is never written by its next owner before the last reader has passed,
-// and nothing of one namespace is readable by another after reuse when zeroing is on.
+// Promises 1 and 10, with real streams: a frame is never written by its next owner before the last
+// reader has passed, and nothing of one namespace is readable by another after reuse when zeroing
+// is on.
 //
-// Every page that a kernel may write holds one word, repeated, that only its owner writes: readers on asynchronous
-// streams, enqueued before the owner gives the page up, must find nothing else.
+// Every page that a kernel may write holds one word, repeated, that only its owner writes: readers
+// on asynchronous streams, enqueued before the owner gives the page up, must find nothing else.
 #define BOOST_TEST_MODULE promise_reuse
 #include <algorithm>
 #include <memory>
@@ -100,9 +101,10 @@ BOOST_AUTO_TEST_CASE(promise_1_a_freed_frame_waits_for_its_readers) {
   }
 }
 
-// Shared pages: published by the stream that writes them, hit from others (which wait for it), released with
-// readers enqueued, evicted for others. Order 1: enqueue, then release. Order 2: the stamp before the pin, seen in the
-// page's retire epoch. Order 3: a step moves the clock before it records.
+// Shared pages: published by the stream that writes them, hit from others (which wait for it),
+// released with readers enqueued, evicted for others. Order 1: enqueue, then release. Order 2: the
+// stamp before the pin, seen in the page's retire epoch. Order 3: a step moves the clock before it
+// records.
 BOOST_AUTO_TEST_CASE(promise_1_an_evicted_frame_waits_for_its_readers) {
   Engine e("format=f32,device_pages=5", 3);
   std::vector<std::vector<quire_key>> prompts;
@@ -127,8 +129,8 @@ BOOST_AUTO_TEST_CASE(promise_1_an_evicted_frame_waits_for_its_readers) {
   BOOST_TEST(e.stats().prefix_hits_total > 0u);
 }
 
-// Without a stream a hit ends before the first page that is still being written, even where the page below it is
-// complete: another stream computed the same prefix and went on behind it.
+// Without a stream a hit ends before the first page that is still being written, even where the
+// page below it is complete: another stream computed the same prefix and went on behind it.
 BOOST_AUTO_TEST_CASE(promise_1_and_2_no_hit_on_a_page_that_is_not_written) {
   Engine e("format=f32,device_pages=8", 2);
   std::atomic<bool> go{false};

@@ -13,7 +13,8 @@
 namespace quire::replay {
 namespace {
 
-// The most hits from request r on, with the set `resident` of pages (bits). Remembers what it knows.
+// The most hits from request r on, with the set `resident` of pages (bits). Remembers what it
+// knows.
 class Exhaustive {
  public:
   Exhaustive(const Trace &trace, const PageTree &tree, uint32_t capacity)

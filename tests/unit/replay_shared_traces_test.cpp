@@ -1,9 +1,9 @@
 // Real traces: exact LRU counts, the bound, and what threads may change.
 //
-// The traces are in the folder that QUIRE_SHARED_DATA names, or in ../shared/data beside the source;
-// where they, or xz, are missing this test is skipped and says so. The figures below came from an
-// independent simulation of the same traces; the small ones are also checked request by request
-// against the oracle.
+// The traces are in the folder that QUIRE_SHARED_DATA names, or in ../shared/data beside the
+// source; where they, or xz, are missing this test is skipped and says so. The figures below came
+// from an independent simulation of the same traces; the small ones are also checked request by
+// request against the oracle.
 #define BOOST_TEST_MODULE replay_shared_traces
 #define BOOST_TEST_NO_MAIN
 #include <boost/test/unit_test.hpp>

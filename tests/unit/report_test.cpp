@@ -50,9 +50,9 @@ bool is_name(const std::string &name) {
          std::string::npos;
 }
 
-// The text format 0.0.4, strictly: one HELP and one TYPE before the samples of each metric, its samples in
-// one group, no sample twice, label values quoted and escaped, values numbers, histograms cumulative
-// with +Inf equal to _count. Throws what is wrong.
+// The text format 0.0.4, strictly: one HELP and one TYPE before the samples of each metric, its
+// samples in one group, no sample twice, label values quoted and escaped, values numbers,
+// histograms cumulative with +Inf equal to _count. Throws what is wrong.
 class Exposition {
  public:
   explicit Exposition(const std::string &text) {

@@ -1,5 +1,6 @@
-// Sealing and unsealing: what a sealed page says about itself, that any split of the tasks gives the same
-// bytes, that heads do not depend on each other, and what becomes of values that are not finite.
+// Sealing and unsealing: what a sealed page says about itself, that any split of the tasks gives
+// the same bytes, that heads do not depend on each other, and what becomes of values that are not
+// finite.
 #define BOOST_TEST_MODULE seal
 #include <boost/test/unit_test.hpp>
 #include <limits>

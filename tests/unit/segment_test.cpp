@@ -1,5 +1,5 @@
-// Segments: a cache looked at by another process while it lives and after it was killed; and whatever is
-// wrong with the bytes, an error or an answer, never a crash.
+// Segments: a cache looked at by another process while it lives and after it was killed; and
+// whatever is wrong with the bytes, an error or an answer, never a crash.
 #define BOOST_TEST_MODULE unit_segment
 #define BOOST_TEST_DYN_LINK
 #include <fcntl.h>
@@ -31,8 +31,8 @@ std::string unique_name(const char *what) {
   return "quire-test." + std::to_string(::getpid()) + "." + what + std::to_string(++number);
 }
 
-// A process with a cache: two chains under leases, one of them late, and two private pages. It waits until
-// it is killed, or closes the cache when its standard input, our pipe, is closed.
+// A process with a cache: two chains under leases, one of them late, and two private pages. It
+// waits until it is killed, or closes the cache when its standard input, our pipe, is closed.
 class Engine {
  public:
   explicit Engine(std::string segment) : name(std::move(segment)) {
@@ -207,7 +207,8 @@ class Copy {
   size_t size = 0;
 };
 
-// Every call there is; what comes back does not matter, that it comes back does. Returns attach's status.
+// Every call there is; what comes back does not matter, that it comes back does. Returns attach's
+// status.
 quire_status exercise(const std::string &name) {
   quire_segment *segment = nullptr;
   const quire_status status = quire_segment_attach(name.c_str(), &segment);

@@ -238,7 +238,8 @@ BOOST_AUTO_TEST_CASE(a_reader_waits_for_a_writer_once_that_is_recorded) {
   BOOST_TEST(w.device.calls(Call::kStreamWait) == 1U);  // Nothing to wait for.
 }
 
-// Whatever call fails, and whichever of its turns: counted, nothing passes early, and the next try works.
+// Whatever call fails, and whichever of its turns: counted, nothing passes early, and the next try
+// works.
 BOOST_AUTO_TEST_CASE(every_failing_device_call_leaves_the_table_as_it_was) {
   for (const Call call :
        {Call::kCreateEvent, Call::kRecord, Call::kQuery, Call::kCapturing, Call::kStreamWait}) {

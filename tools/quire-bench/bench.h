@@ -154,9 +154,10 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_;
 };
 
-// Time that this thread spent on a processor. On an idle machine it equals the wall's; on a busy one it
-// leaves out the waiting, though not what neighbours take of caches and memory bandwidth. For work of
-// one thread that blocks nowhere, in rounds of 100 us and more (reading it is a system call).
+// Time that this thread spent on a processor. On an idle machine it equals the wall's; on a busy
+// one it leaves out the waiting, though not what neighbours take of caches and memory bandwidth.
+// For work of one thread that blocks nowhere, in rounds of 100 us and more (reading it is a system
+// call).
 class CpuStopwatch {
  public:
   CpuStopwatch() : start_(now()) {}
@@ -172,7 +173,8 @@ class CpuStopwatch {
 };
 
 // Starts n threads, lets them go together, and returns the wall time in ns from then until the last
-// one is done. n == 1 runs fn(0) on the caller's thread and returns its processor time. An exception of any is thrown again here.
+// one is done. n == 1 runs fn(0) on the caller's thread and returns its processor time. An
+// exception of any is thrown again here.
 double run_threads(unsigned n, const std::function<void(unsigned)> &fn);
 
 // splitmix64: seeds, shuffles, and data that is not zeros.

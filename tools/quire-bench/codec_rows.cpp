@@ -1,7 +1,8 @@
 // Rows "codec/...": what the CPU kernels do to values in the first-level cache, one thread.
 //
-// The contenders of a row are the targets that this machine can run; the best one is "ours", the others
-// are shown beside it. A page's worth of rows (64 tokens x 128) is encoded or decoded again and again.
+// The contenders of a row are the targets that this machine can run; the best one is "ours", the
+// others are shown beside it. A page's worth of rows (64 tokens x 128) is encoded or decoded again
+// and again.
 #include <cstring>
 #include <string>
 #include <vector>

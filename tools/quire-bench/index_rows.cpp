@@ -282,8 +282,8 @@ Row acquire_row(const Context &context, uint32_t pages, unsigned threads, Goal g
   fill(ours, keys);
   TbbPeer tbb_map(keys);
   MutexPeer std_map(keys);
-  // Several times all chains where they fit the caches, so that what is timed is the steady state and
-  // not the return after the other contenders' turn.
+  // Several times all chains where they fit the caches, so that what is timed is the steady state
+  // and not the return after the other contenders' turn.
   const uint32_t visits = context.quick ? 50 : 4096;
   uint32_t epoch = 1;
   std::vector<Contender> contenders;
@@ -367,7 +367,8 @@ std::vector<Row> match_rows(const Context &context) {
       query[i].insert(query[i].end(), strange.key.begin(),
                       strange.key.end() - static_cast<std::ptrdiff_t>(cached[i]));
     }
-    // Between two matches, a look at a few thousand other pages, as an engine would have: not timed.
+    // Between two matches, a look at a few thousand other pages, as an engine would have: not
+    // timed.
     std::vector<uint32_t> scratch(kLongChain);
     uint32_t turn = 0;
     const auto measure = [&](auto &&work) {

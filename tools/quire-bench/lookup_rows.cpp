@@ -2,9 +2,10 @@
 //
 // Chains are visited in a shuffled order, so nothing but the machine's caches decides what is hot.
 // A peer pins each page of a chain and then unpins each; Quire pins the chain by its last page,
-// gathers the handles of all, and releases once. Rows of one thread count its processor time, so that a
-// busy machine costs them no waiting; rows of several count the wall's. Both sides are filled chain
-// by chain, so both have a chain's entries near each other in memory, as a young cache has.
+// gathers the handles of all, and releases once. Rows of one thread count its processor time, so
+// that a busy machine costs them no waiting; rows of several count the wall's. Both sides are
+// filled chain by chain, so both have a chain's entries near each other in memory, as a young cache
+// has.
 #include <algorithm>
 #include <numeric>
 
@@ -65,8 +66,8 @@ void fill(Peer &peer, const FilledCache &cache) {
     for (uint32_t i = 0; i < cache.length(); ++i) peer.insert(cache.keys(chain)[i], page++);
 }
 
-// One pass over all chains on n threads, `passes` times: ns per page of wall time, times threads, so
-// that perfect scaling gives the figure of one thread.
+// One pass over all chains on n threads, `passes` times: ns per page of wall time, times threads,
+// so that perfect scaling gives the figure of one thread.
 template <class Body>
 double pass_ns(const FilledCache &cache, unsigned threads, uint32_t passes, const Body &body) {
   const uint32_t share = cache.chains() / threads;

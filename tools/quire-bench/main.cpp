@@ -1,9 +1,9 @@
 // quire-bench: every figure that Quire claims, beside the peers it is held against, in one run.
 //
 // Benchmarks register themselves (bench.h); this file chooses, runs and shows them. A row that
-// misses its goal is printed as falling short and does not change the exit status: a bench measures,
-// and a busy machine is no failure of the library. Exit status: 0 measured, 1 a benchmark could not
-// run, 2 bad arguments.
+// misses its goal is printed as falling short and does not change the exit status: a bench
+// measures, and a busy machine is no failure of the library. Exit status: 0 measured, 1 a benchmark
+// could not run, 2 bad arguments.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>

@@ -1,9 +1,9 @@
 // Rows "publish/...": new pages and memory for them, through the C API.
 //
-// Publishing is measured in a cache that is full, as in service: each round publishes new chains, and
-// the allocation before each (not timed in the publish rows) evicts what was used longest ago. Peers
-// insert the same number of keys into a map of the same size, and erase as many, not timed either.
-// Rows of one thread count its processor time, rows of several the wall's.
+// Publishing is measured in a cache that is full, as in service: each round publishes new chains,
+// and the allocation before each (not timed in the publish rows) evicts what was used longest ago.
+// Peers insert the same number of keys into a map of the same size, and erase as many, not timed
+// either. Rows of one thread count its processor time, rows of several the wall's.
 #include <algorithm>
 #include <mutex>
 
@@ -23,7 +23,8 @@ std::vector<quire_key> random_keys(uint32_t n, uint64_t seed) {
   return keys;
 }
 
-// Keeps a peer at `pages` entries: each round inserts new keys, then erases those of the last round.
+// Keeps a peer at `pages` entries: each round inserts new keys, then erases those of the last
+// round.
 template <class Peer>
 class PeerRounds {
  public:

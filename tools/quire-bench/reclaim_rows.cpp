@@ -1,4 +1,5 @@
-// Reclaiming, touching and guarding, on the library's own structures (micro rows: no C API between).
+// Reclaiming, touching and guarding, on the library's own structures (micro rows: no C API
+// between).
 #include <cstdlib>
 #include <list>
 #include <memory>
@@ -124,15 +125,16 @@ std::vector<Row> reclaim(const Context &context) {
     cache.fill(random);
     const auto scan = interleave(context, {{"quire",
                                             [&] {
-                                              // An expiry pass that finds every page alive: the bare scan.
+                                              // An expiry pass that finds every page alive: the
+                                              // bare scan.
                                               const Stopwatch watch;
                                               cache.reclaimer->note_dead();
                                               do_not_optimize(cache.reclaimer->expire(1).total());
                                               return watch.ns() / n;
                                             }},
                                            {"histogram", [&] {
-                                              // Nothing is old enough to be kept: the first of a call
-                                              // scans, collects and sorts a sixteenth.
+                                              // Nothing is old enough to be kept: the first of a
+                                              // call scans, collects and sorts a sixteenth.
                                               cache.reclaimer->set_policy(PolicyTable::lru());
                                               const Stopwatch watch;
                                               do_not_optimize(cache.reclaimer->reclaim(1));

@@ -1,9 +1,9 @@
 // Rows "replay/...": a trace through the C API on one thread, as quire-replay does it.
 //
-// Without --trace, traffic is made up: 40 sessions that share one of four system prompts and grow by
-// a few pages each turn, prompts of some 500 pages; caches of 2, 10 and 50 % of its distinct pages.
-// With --trace FILE, the same shares of that trace's. A row's figure is pages per second with reading
-// and key making excluded; the note has where the time went.
+// Without --trace, traffic is made up: 40 sessions that share one of four system prompts and grow
+// by a few pages each turn, prompts of some 500 pages; caches of 2, 10 and 50 % of its distinct
+// pages. With --trace FILE, the same shares of that trace's. A row's figure is pages per second
+// with reading and key making excluded; the note has where the time went.
 #include <algorithm>
 #include <cstdio>
 

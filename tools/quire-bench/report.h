@@ -1,4 +1,5 @@
-// How quire-bench shows rows: a table for people, JSON for programs, a plot of who wins by how much.
+// How quire-bench shows rows: a table for people, JSON for programs, a plot of who wins by how
+// much.
 //
 // Every output begins with the machine it ran on, since absolute times mean nothing without it.
 #ifndef QUIRE_BENCH_REPORT_H

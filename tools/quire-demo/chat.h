@@ -4,9 +4,9 @@
 //   - all but the last turn: forks the sequence into `samples` children, samples them at a
 //     temperature as one batch, keeps the child whose text the model finds most likely and closes
 //     the others (their shared pages are copied on write, their own are freed);
-//   - the last turn: decodes greedily with drafts. Where the last three tokens occurred before, what
-//     followed them there is the draft (prompt lookup); one pass checks it, what the model would
-//     have said itself stays, and the rest is rolled back with quire_seq_truncate.
+//   - the last turn: decodes greedily with drafts. Where the last three tokens occurred before,
+//     what followed them there is the draft (prompt lookup); one pass checks it, what the model
+//     would have said itself stays, and the rest is rolled back with quire_seq_truncate.
 //
 // Drafts change no output: with plain pages the text is that of greedy decoding, token for token.
 #ifndef QUIRE_DEMO_CHAT_H

@@ -123,7 +123,8 @@ Engine::Engine(const Model &model, Workers &workers, const EngineOptions &option
 }
 
 Engine::~Engine() {
-  // Sequences are closed by now; the stream is drained before it goes, then nothing holds the cache.
+  // Sequences are closed by now; the stream is drained before it goes, then nothing holds the
+  // cache.
   quire_cpu_stream_wait(stream_);
   quire_stream_remove(cache_, stream_);
   quire_cpu_stream_destroy(stream_);

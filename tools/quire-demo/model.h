@@ -2,10 +2,10 @@
 //
 // File: a header of 7 int32 (dim, hidden, layers, heads, KV heads, vocabulary, context; a negative
 // vocabulary means that the classifier has weights of its own), then the tensors, one after the
-// other: embedding; for all layers attention norm, Wq, Wk, Wv, Wo, FFN norm, W1, W2, W3; final norm;
-// two tables of RoPE that are not used here; the classifier where it is separate. Values are fp32,
-// as llama2.c writes them, or f16 in the same order (model/convert.py): the header says how many
-// there are, so the size of the file says which.
+// other: embedding; for all layers attention norm, Wq, Wk, Wv, Wo, FFN norm, W1, W2, W3; final
+// norm; two tables of RoPE that are not used here; the classifier where it is separate. Values are
+// fp32, as llama2.c writes them, or f16 in the same order (model/convert.py): the header says how
+// many there are, so the size of the file says which.
 //
 // The architecture is Llama's: RMSNorm before each block, RoPE on neighbouring pairs, grouped-query
 // attention, SwiGLU.

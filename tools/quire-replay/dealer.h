@@ -2,26 +2,26 @@
 //
 // One thread: one after the other, and every figure of the replay is exact. Several, kOrdered: what
 // decides the order of use is done in the trace's order, the rest in parallel. A request
-//   1. begins (take) when the request that last used its deepest page seen so far has ended, since a
-//      turn of a session comes after the turn before it, and when the pages of all in flight and its
-//      own are at most a quarter of the cache, or nothing is in flight: so none is refused pages
-//      because others hold them;
+//   1. begins (take) when the request that last used its deepest page seen so far has ended, since
+//      a turn of a session comes after the turn before it, and when the pages of all in flight and
+//      its own are at most a quarter of the cache, or nothing is in flight: so none is refused
+//      pages because others hold them;
 //   2. looks up and allocates in its turn (begin_turn to end_turn), as one scheduler does it: the
 //      library chooses victims in exact order only while one thread evicts at a time;
 //   3. publishes in parallel with the others, as workers do when they have computed;
 //   4. releases when all before it have (begin_end to done): LRU order is the order of releases.
-// Keys are made before 2, in parallel. What stays exact: requests, pages referenced, hits + inserted
-// + duplicates = served. What may differ from one thread: pages that requests in flight hold cannot
-// be victims, and what they have not yet published cannot be hit.
+// Keys are made before 2, in parallel. What stays exact: requests, pages referenced, hits +
+// inserted + duplicates = served. What may differ from one thread: pages that requests in flight
+// hold cannot be victims, and what they have not yet published cannot be hit.
 //
-// Tried and given up: releases in any order cost a trace of long cyclic prompts up to 0.3 points at a
-// capacity just below its working set; allocations in any order 0.1, and a few spurious refusals.
+// Tried and given up: releases in any order cost a trace of long cyclic prompts up to 0.3 points at
+// a capacity just below its working set; allocations in any order 0.1, and a few spurious refusals.
 //
 // kUnordered: a request begins whenever a thread is free, and nothing waits for anything. That is a
 // stampede: it shows what the library does under it, not what a policy is worth.
 //
-// Invariants: oldest_ <= turn_ <= next_ when ordered; in_flight_pages_ is the sum over requests dealt
-// and not done. Thread class: any; take, begin_turn and begin_end block.
+// Invariants: oldest_ <= turn_ <= next_ when ordered; in_flight_pages_ is the sum over requests
+// dealt and not done. Thread class: any; take, begin_turn and begin_end block.
 #ifndef QUIRE_REPLAY_DEALER_H
 #define QUIRE_REPLAY_DEALER_H
 
@@ -40,8 +40,8 @@ enum class Dealing : uint8_t { kOrdered, kUnordered };
 
 class Dealer {
  public:
-  // Keeps a reference to the trace. admitted is called in the trace's order, before take returns that
-  // request.
+  // Keeps a reference to the trace. admitted is called in the trace's order, before take returns
+  // that request.
   Dealer(const Trace &trace, uint32_t capacity, unsigned threads, Dealing dealing,
          std::function<void(const Request &)> admitted);
 

@@ -3,10 +3,10 @@
 // A trace has ids in place of tokens, so quire_chain_keys has nothing to hash; what it promises is
 // made here from the ids: key[i] = mix(key[i-1], id[i]), key[-1] = the namespace's root. In a trace
 // whose ids stand for whole prefixes this names the same pages as the ids do; one whose ids name a
-// page's own content only is replayed rightly too, since the parent is folded in.
-// The mix is two multiplications of 64 x 64 bits folded (as in wyhash), with different constants for
-// the halves: of 2^24 pages, two share a key with a chance of about 2^-81. Not keyed by a secret of
-// its own: root is. Cost: about 3 ns a page; timed apart from the replay.
+// page's own content only is replayed rightly too, since the parent is folded in. The mix is two
+// multiplications of 64 x 64 bits folded (as in wyhash), with different constants for the halves:
+// of 2^24 pages, two share a key with a chance of about 2^-81. Not keyed by a secret of its own:
+// root is. Cost: about 3 ns a page; timed apart from the replay.
 #ifndef QUIRE_REPLAY_PAGE_KEYS_H
 #define QUIRE_REPLAY_PAGE_KEYS_H
 

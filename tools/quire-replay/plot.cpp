@@ -1,5 +1,5 @@
-// The plot: hit ratio of windows of requests, so that one sees where in the trace a policy wins; the
-// legend has the ratio of the whole run.
+// The plot: hit ratio of windows of requests, so that one sees where in the trace a policy wins;
+// the legend has the ratio of the whole run.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -1,13 +1,13 @@
 // Replays a trace through the C API, as an engine would use it.
 //
 // Per request: make its keys; acquire its longest cached prefix; allocate the pages it lacks, which
-// evicts exactly as many as the pool cannot give (watermarks are 0, reclaiming is on demand); publish
-// them; release; step. A request with more pages than the cache keeps its first ones. A request that
-// cannot get all its pages publishes what fits and goes on. The epoch moves once a request and by
-// nothing else (no timer), and the cache's clock is the trace's timestamps, so that one thread gives
-// the same result each time: LRU by last request, deeper pages of a request before shallower ones.
-// The hash secret is a constant for the same reason: which bin of the index a key falls into is then
-// the same in every run.
+// evicts exactly as many as the pool cannot give (watermarks are 0, reclaiming is on demand);
+// publish them; release; step. A request with more pages than the cache keeps its first ones. A
+// request that cannot get all its pages publishes what fits and goes on. The epoch moves once a
+// request and by nothing else (no timer), and the cache's clock is the trace's timestamps, so that
+// one thread gives the same result each time: LRU by last request, deeper pages of a request before
+// shallower ones. The hash secret is a constant for the same reason: which bin of the index a key
+// falls into is then the same in every run.
 //
 // On several threads, dealer.h says who does what when, and what stays exact.
 //

@@ -118,8 +118,8 @@ class LineHandler : public nlohmann::json_sax<Json> {
 
   bool parse_error(std::size_t, const std::string &, const Json::exception &e) override {
     std::string text = e.what();
-    // "[json.exception.parse_error.101] parse error at line 1, column 5: syntax error ...": the line
-    // is ours to name, the column is of use.
+    // "[json.exception.parse_error.101] parse error at line 1, column 5: syntax error ...": the
+    // line is ours to name, the column is of use.
     const size_t column = text.find("column ");
     return fail("not JSON: " + (column == std::string::npos ? text : text.substr(column)));
   }

@@ -56,8 +56,8 @@ Trace parse_trace(std::istream &in, const std::string &name, uint64_t limit);
 // "-" is standard input.
 Trace load_trace(const std::string &path, uint64_t limit);
 
-// One trace of several, by timestamp; requests of one file keep their order, and of two that came in
-// the same millisecond the one of the earlier file goes first.
+// One trace of several, by timestamp; requests of one file keep their order, and of two that came
+// in the same millisecond the one of the earlier file goes first.
 Trace merge_traces(std::vector<Trace> traces);
 
 }  // namespace quire::replay

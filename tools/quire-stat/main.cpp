@@ -1,7 +1,8 @@
 // quire-stat: looks at the caches of this machine from outside, and plans new ones.
 //
-// It maps a cache's segment read-only and can disturb nothing; it reads a running engine and one that
-// died alike. Everything goes through the public C API. Output is plain text in 80 columns, or JSON.
+// It maps a cache's segment read-only and can disturb nothing; it reads a running engine and one
+// that died alike. Everything goes through the public C API. Output is plain text in 80 columns, or
+// JSON.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>

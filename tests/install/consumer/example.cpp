@@ -1,4 +1,5 @@
-// The public header from C++: constants, the C calls, and the C++ wrappers where the release has them.
+// The public header from C++: constants, the C calls, and the C++ wrappers where the release has
+// them.
 #include <quire/quire.h>
 
 #if __has_include(<quire/quire.hpp>)
