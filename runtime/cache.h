@@ -260,7 +260,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   FrameClassView frame_class(FrameClass c) noexcept;
   Status ensure_frames(FrameClass c, uint32_t n) noexcept;
   Status take_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
-  Status refuse_frames(FrameClass c, uint32_t n) noexcept;
+  Status refuse_frames(FrameClass c, uint32_t n, bool contended = false) noexcept;
   uint32_t reclaim(uint32_t frames) noexcept;
   bool take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
   void retire_frames(FrameClass c, const uint32_t *frames, uint32_t n, uint64_t epoch,

@@ -17,7 +17,7 @@ namespace quire {
 namespace {
 
 // Rounds of "evict, then take": another thread may take what we evicted, as often as this.
-constexpr int kRounds = 4;
+constexpr int kRounds = 16;
 
 constexpr uint64_t pack_links(uint32_t next, uint32_t previous) {
   return uint64_t{next} << 32 | previous;
@@ -51,6 +51,7 @@ Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
     return Status::kOk;
   }
   if (n > f.pool->capacity()) return refuse_frames(c, n);
+  bool contended = false;
   for (int round = 0; round < kRounds; ++round) {
     streams_->poll();
     drain_limbo();
@@ -62,14 +63,15 @@ Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
     const auto coming = [&f] { return uint64_t{f.pool->available()} + f.limbo->count(); };
     if (coming() >= n && streams_->min_passed() <= fed_limbo_at_.load(std::memory_order_relaxed))
       break;
-    if (reclaim(n > available ? n - available : 1) == 0 && f.pool->available() < n) break;
+    contended = reclaim(n > available ? n - available : 1) != 0;
+    if (!contended && f.pool->available() < n) break;
     if (f.pool->alloc(n, frames)) return Status::kOk;
     if (coming() < n) continue;  // somebody else took them
     fed_limbo_at_.store(streams_->min_passed(), std::memory_order_relaxed);
     break;
   }
   if (f.pool->alloc(n, frames)) return Status::kOk;
-  return refuse_frames(c, n);
+  return refuse_frames(c, n, contended);
 }
 
 // Whether n frames can be had, as far as is known: evicts what is missing. Nothing is taken.
@@ -87,7 +89,8 @@ Status Cache::ensure_frames(FrameClass c, uint32_t n) noexcept {
   return refuse_frames(c, n);
 }
 
-Status Cache::refuse_frames(FrameClass c, uint32_t n) noexcept {
+// contended: in every round something could be evicted, and others took it.
+Status Cache::refuse_frames(FrameClass c, uint32_t n, bool contended) noexcept {
   FrameClassView f = frame_class(c);
   const char *const what = c == FrameClass::kSealed ? "sealed" : "open";
   const uint64_t coming = uint64_t{f.pool->available()} + f.limbo->count();
@@ -96,6 +99,10 @@ Status Cache::refuse_frames(FrameClass c, uint32_t n) noexcept {
     tables_->stats.add(Counter::alloc_again_total);
     return set_error(Status::kAgain, "%u %s frames: %u are in limbo, until readers have passed", n,
                      what, f.limbo->count());
+  }
+  if (contended) {
+    tables_->stats.add(Counter::alloc_again_total);
+    return set_error(Status::kAgain, "%u %s frames: other calls took what was evicted", n, what);
   }
   tables_->stats.add(Counter::alloc_nomem_total);
   return set_error(Status::kNomem, "%u %s frames: %u of %u are free, the others are in use", n,

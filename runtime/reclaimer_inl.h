@@ -394,7 +394,10 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_window(uint32_t n) noexcept {
   if (!policy_.copy(parts_.clock, &table)) table = PolicyTable::lru();
   const uint32_t windows = (parts_.pages.capacity() + kWindow - 1) / kWindow;
   uint32_t done = 0;
-  for (uint32_t barren = 0; done < n && barren < windows;) {
+  // A pass without a victim may also mean that another helper took the same picks: look again, a few
+  // times, before it is said that nothing can be had.
+  constexpr uint32_t kLooksAgain = 4;
+  for (uint32_t barren = 0; done < n && barren < windows + kLooksAgain;) {
     const Order order{&table, static_cast<uint32_t>(parts_.clock.now())};
     Picks picks;
     const uint32_t window = next_window_.fetch_add(1, kRelaxed) % windows;

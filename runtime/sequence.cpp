@@ -187,7 +187,7 @@ Status Sequences::acquire(Sequence &s, const uint32_t *tokens, size_t n_tokens,
 
 Status Sequences::open(const quire_key &root, const uint32_t *tokens, size_t n_tokens,
                        const quire_seq_options &options, quire_hit *hit, quire_seq *out) {
-  if (const Status s = cache_.check_retention(options.retention, true); s != Status::kOk) return s;
+  if (const Status s = Cache::check_retention(options.retention, true); s != Status::kOk) return s;
   uint32_t stream_slot;
   if (const Status s = cache_.find_stream(options.stream, &stream_slot); s != Status::kOk) return s;
   Handle handle;
@@ -222,7 +222,7 @@ Status Sequences::open(const quire_key &root, const uint32_t *tokens, size_t n_t
 Status Sequences::close(quire_seq seq, const quire_retention *retention) {
   Handle handle;
   Sequence *s = nullptr;
-  if (const Status status = cache_.check_retention(retention, false); status != Status::kOk) {
+  if (const Status status = Cache::check_retention(retention, false); status != Status::kOk) {
     return status;
   }
   if (const Status status = enter(seq, &handle, &s); status != Status::kOk) return status;

@@ -563,7 +563,7 @@ typedef struct quire_seq_record {
   uint64_t committed; /* tokens that are written */
   uint64_t published; /* tokens that others can find */
   uint64_t hit;       /* tokens that were found at open */
-  quire_lease lease; /* to look at and to clone; nothing else */
+  quire_lease lease;  /* to look at and to clone; nothing else */
 } quire_seq_record;
 
 QUIRE_API quire_status quire_seq_info(quire_cache *c, quire_seq seq, quire_seq_record *out);

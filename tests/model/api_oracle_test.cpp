@@ -51,7 +51,7 @@ void walk(const WalkSetup &setup) {
     failed += at->failed_calls();
   }
   std::printf("%llu operations, %llu calls that failed as they must\n",
-              static_cast<unsigned long long>(operations * seeds),
+              static_cast<unsigned long long>(operations) * seeds,
               static_cast<unsigned long long>(failed));
   BOOST_TEST(failed > 0u);
 }

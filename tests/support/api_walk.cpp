@@ -10,7 +10,6 @@ namespace quire::test {
 namespace {
 
 constexpr size_t kSpaces = 3;
-constexpr uint32_t kLongest = 6;
 constexpr size_t kRemembered = 30;
 
 template <class T>

@@ -181,7 +181,8 @@ inline void add_turned_mean(const PageSet &set, const std::vector<float> &means,
   const quire_rope &rope = set.codec->geometry.rope;
   const uint32_t pairs = rope.rotary_dim / 2;
   for (size_t i = 0; i < keys->size() / dim; ++i) {
-    const double position = static_cast<double>(first + i / heads);
+    const uint64_t token = first + i / heads;
+    const auto position = static_cast<double>(token);
     const float *b = means.data() + i % heads * dim;
     float *key = keys->data() + i * dim;
     for (uint32_t p = 0; p < pairs; ++p) {

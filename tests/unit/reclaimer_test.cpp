@@ -253,7 +253,7 @@ void at_ms(World &world, uint64_t ms) {
 
 template <class World>
 std::vector<uint32_t> idle_chain(World &world, uint64_t id, uint32_t n, uint32_t ttl) {
-  const auto pages = chain(world, id, n, kTagIdle);
+  auto pages = chain(world, id, n, kTagIdle);
   for (const uint32_t page : pages) world.pages.set_idle_ttl_ms(page, ttl);
   return pages;
 }

@@ -259,8 +259,8 @@ BOOST_AUTO_TEST_CASE(the_checker_of_prometheus_text_refuses_what_is_wrong) {
       "# HELP a x\n# TYPE a thing\na 1\n",
       "# HELP a x\n# TYPE a gauge\na{b=\"c} 1\n",
       "# HELP a x\n# TYPE a gauge\na{b=\"c\" 1\n",
-      "# HELP a x\n# TYPE a histogram\na_bucket{le=\"1\"} 2\na_bucket{le=\"+Inf\"} 1\n"
-      "a_sum 1\na_count 1\n",
+      "# HELP a x\n# TYPE a histogram\na_bucket{le=\"1\"} 2\na_bucket{le=\"+Inf\"} 1\na_sum "
+      "1\na_count 1\n",
       "# HELP a x\n# TYPE a histogram\na_bucket{le=\"1\"} 1\na_sum 1\na_count 1\n"};
   for (const char *text : bad) BOOST_CHECK_THROW(Exposition{text}, std::exception);
 }

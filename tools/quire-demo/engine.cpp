@@ -58,7 +58,7 @@ class Engine::StreamBackend final : public Backend {
   void run(std::function<void()> piece) override {
     auto owned = std::make_unique<std::function<void()>>(std::move(piece));
     must(quire_cpu_stream_launch(e_.stream_, run_piece, owned.get()), "quire_cpu_stream_launch");
-    owned.release();  // run_piece's now
+    static_cast<void>(owned.release());  // run_piece's now
   }
 
   void attend(const AttendArgs &args) override {
