@@ -48,7 +48,7 @@ class Inflate {
         bad_ = true;
         return 0;
       }
-      value |= (data_[at_ / 8] >> (at_ % 8) & 1u) << i;
+      value |= (uint32_t{data_[at_ / 8]} >> (at_ % 8) & 1u) << i;
     }
     return value;
   }
