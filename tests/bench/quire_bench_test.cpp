@@ -99,7 +99,7 @@ bool no_boost_setup() {
 
 int main(int argc, char **argv) {
   if (!fs::exists(kProgram)) {
-    std::cout << "skipped: this build has no quire-bench\n";
+    std::cout << "SKIPPED: this build has no quire-bench\n";
     return 77;
   }
   return boost::unit_test::unit_test_main(&no_boost_setup, argc, argv);

@@ -57,6 +57,14 @@ for program in c_shared cpp_shared c_static; do
   echo "  $program"
   LD_LIBRARY_PATH="$libraries" "$work/$program"
 done
+
+echo "the README's example"
+sed -n '/^```c$/,/^```$/p' "$here/../../README.md" | sed '1d;$d' >"$work/readme.c"
+# shellcheck disable=SC2046
+"$cc" -std=c99 -Wall -Wextra -Wpedantic -Werror $(pkg-config --cflags quire) "$work/readme.c" \
+  $(pkg-config --libs quire) -o "$work/readme"
+LD_LIBRARY_PATH="$libraries" "$work/readme" | tee "$work/said"
+grep -q "^turn 1: 4 of 4 pages are cached$" "$work/said"
 if ldd "$work/c_static" | grep -q libquire; then
   echo "the static program needs libquire.so"
   exit 1

@@ -84,7 +84,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_run_is_said_and_refused) {
 
 int main(int argc, char **argv) {
   if (access(kProgram.c_str(), X_OK) != 0) {
-    std::cout << "skipped: " << kProgram << " is not built here\n";
+    std::cout << "SKIPPED: " << kProgram << " is not built here\n";
     return 77;
   }
   return boost::unit_test::unit_test_main([] { return true; }, argc, argv);

@@ -170,12 +170,12 @@ bool no_boost_setup() {
 int main(int argc, char **argv) {
   for (const auto &c : quire::replay::cases())
     if (!std::filesystem::exists(quire::replay::trace_path(c.trace))) {
-      std::cout << "skipped: no " << quire::replay::trace_path(c.trace)
+      std::cout << "SKIPPED: no " << quire::replay::trace_path(c.trace)
                 << " (QUIRE_SHARED_DATA names the folder)\n";
       return 77;
     }
   if (std::system("xz --version > /dev/null 2>&1") != 0) {
-    std::cout << "skipped: no xz to read the traces with\n";
+    std::cout << "SKIPPED: no xz to read the traces with\n";
     return 77;
   }
   return boost::unit_test::unit_test_main(&quire::replay::no_boost_setup, argc, argv);
