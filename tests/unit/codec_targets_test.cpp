@@ -290,7 +290,7 @@ BOOST_AUTO_TEST_CASE(every_scale_byte_and_code_decodes_alike) {
 }
 
 // Pages as wholes: append, seal and gather leave the same bytes on every target.
-BOOST_AUTO_TEST_CASE(pages_agree_byte_for_byte) {
+BOOST_AUTO_TEST_CASE(promise_9_scalar_and_simd_codecs_agree_bit_for_bit_on_pages) {
   auto random = make_random(5);
   for (const uint32_t format : all_formats()) {
     for (const uint32_t dim : {8u, 80u, 128u, 256u}) {

@@ -61,7 +61,6 @@ class ReplayCache {
       return static_cast<ReplayCache *>(user)->now_.load(std::memory_order_relaxed);
     };
     config.clock_user = this;
-    config.segment = "-";
     now_ = trace.requests.front().timestamp_ms;
     check(quire_open(&config, &cache_), "quire_open");
     for (uint32_t space = 0; space < trace.spaces; ++space) {
