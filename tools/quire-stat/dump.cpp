@@ -110,8 +110,8 @@ std::string histograms(const json &report) {
   for (const auto &[name, h] : report.at("histograms").items()) {
     if (h.at("count").get<uint64_t>() == 0) continue;
     const bool time = name.ends_with("_ms");
-    const auto show = [&](const char *key) {
-      const auto value = h.at(key).get<uint64_t>();
+    const auto show = [time, &row = h](const char *key) {
+      const auto value = row.at(key).get<uint64_t>();
       return time ? duration_ms(value) : count(value);
     };
     rows += fmt::format(

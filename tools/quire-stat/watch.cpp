@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 
 #include "dump.h"
@@ -30,7 +31,7 @@ std::string rate(uint64_t before, uint64_t now, double seconds) {
   if (seconds <= 0) return "-";
   const double per_second = static_cast<double>(now - before) / seconds;
   if (per_second > 0 && per_second < 9.95) return fmt::format("{:.1f}", per_second);
-  return brief(static_cast<uint64_t>(per_second + 0.5));
+  return brief(static_cast<uint64_t>(std::llround(per_second)));
 }
 
 std::string screen(const Segment &segment, const Sample &before, const Sample &now) {
