@@ -15,21 +15,6 @@
 namespace quire {
 namespace {
 
-#define QUIRE_SAME_STATUS(name, value, text) static_assert(name == value);
-QUIRE_STATUS_TABLE(QUIRE_SAME_STATUS)
-#undef QUIRE_SAME_STATUS
-static_assert(static_cast<int>(Status::kOk) == QUIRE_OK);
-static_assert(static_cast<int>(Status::kInvalid) == QUIRE_E_INVALID);
-static_assert(static_cast<int>(Status::kNomem) == QUIRE_E_NOMEM);
-static_assert(static_cast<int>(Status::kAgain) == QUIRE_E_AGAIN);
-static_assert(static_cast<int>(Status::kStale) == QUIRE_E_STALE);
-static_assert(static_cast<int>(Status::kBusy) == QUIRE_E_BUSY);
-static_assert(static_cast<int>(Status::kDevice) == QUIRE_E_DEVICE);
-static_assert(static_cast<int>(Status::kIo) == QUIRE_E_IO);
-static_assert(static_cast<int>(Status::kCorrupt) == QUIRE_E_CORRUPT);
-static_assert(static_cast<int>(Status::kUnsupported) == QUIRE_E_UNSUPPORTED);
-static_assert(static_cast<int>(Status::kVersion) == QUIRE_E_VERSION);
-
 // A prefix as the caller gave it, checked.
 Status read_prefix(Cache &cache, const quire_prefix *from, bool needs_tokens, quire_prefix *out) {
   if (const Status s = read_struct(from, "prefix", out); s != Status::kOk) return s;
