@@ -126,6 +126,8 @@ Status Cache::build(const quire_config &config, Device *device) noexcept {
         "config: codebook: 16 values that ascend within [-1, 1] are wanted, the one nearest 0 "
         "not negative");
   }
+  cpu_kernels_.emplace(*codec_, *device_);
+  kernels_ = &*cpu_kernels_;
   if (!config_.has_secret) {
     if (const Status s = Keys::random_secret(config_.secret); s != Status::kOk) return s;
   }
@@ -243,6 +245,7 @@ void Cache::after_advance() noexcept {
   tables_->log.note(tables_->clock.now(), now);
   streams_->poll();
   drain_limbo();
+  count_nonfinite();
   if (earliest_deadline_.load(std::memory_order_relaxed) <= now) sweep_leases(now);
 }
 

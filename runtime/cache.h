@@ -28,8 +28,6 @@
 // and never waits.
 #pragma once
 
-#include <oneapi/tbb/task_arena.h>
-
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -42,9 +40,11 @@
 #include "quire/quire.h"
 #include "runtime/config.h"
 #include "runtime/cpu_device.h"
+#include "runtime/cpu_kernels.h"
 #include "runtime/device.h"
 #include "runtime/handle.h"
 #include "runtime/keys.h"
+#include "runtime/page_kernels.h"
 #include "runtime/reclaim_thread.h"
 #include "runtime/reclaimer.h"
 #include "runtime/region.h"
@@ -232,7 +232,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   const quire_page_layout &layout(FrameClass c) const noexcept {
     return c == FrameClass::kOpen ? config_.open_layout : config_.layout;
   }
-  void *frame_address(FrameClass c, uint32_t frame) const noexcept;
+  uint8_t *frame_address(FrameClass c, uint32_t frame) const noexcept;
 
  private:
   // ---- cache.cpp
@@ -269,6 +269,7 @@ class Cache final : private EvictSink, private BackgroundWork {
     retire_frames(c, &frame, 1, epoch, zero);
   }
   void give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept;
+  void zero_frames(FrameClass c, const uint32_t *frames, uint32_t n) noexcept;
   void put_back(FrameClass c, const uint32_t *frames, uint32_t n) noexcept;
   void drain_limbo() noexcept;
   Status find_page(quire_page handle, uint32_t *page) const noexcept;
@@ -322,10 +323,11 @@ class Cache final : private EvictSink, private BackgroundWork {
   // ---- kv.cpp
   Status check_bounds(const quire_attention_bounds &bounds) const noexcept;
   kernels::AttentionArgs attention_bounds(const quire_attention_bounds &bounds) const noexcept;
+  Status find_kernel_stream(Stream stream, uint32_t *slot) noexcept;
+  template <class Args, class From>
+  Status token_args(const From &from, Args *to) noexcept;
   Status launched(Status status) noexcept;
-  uint32_t worker_count() const noexcept {
-    return static_cast<uint32_t>(workers_.max_concurrency());
-  }
+  void count_nonfinite() noexcept;
 
   std::optional<Heap> own_heap_;
   Heap *heap_ = nullptr;
@@ -344,7 +346,9 @@ class Cache final : private EvictSink, private BackgroundWork {
   void *codec_memory_ = nullptr;
   size_t codec_bytes_ = 0;
   kernels::Codec *codec_ = nullptr;
-  oneapi::tbb::task_arena workers_;
+  std::optional<CpuKernels> cpu_kernels_;
+  PageKernels *kernels_ = nullptr;
+  std::atomic<uint64_t> nonfinite_seen_{0};
   std::optional<SequenceTable> sequences_;
   std::unique_ptr<ScanRunner> runner_;
   std::optional<Reclaimer> reclaimer_;

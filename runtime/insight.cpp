@@ -73,6 +73,7 @@ ReportSource report_source(Cache &cache) noexcept {
 }
 
 void Cache::stats(quire_stats *out) noexcept {
+  count_nonfinite();
   report_stats(report_source(*this), out);
 }
 

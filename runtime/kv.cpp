@@ -2,18 +2,17 @@
 //
 // Each call checks what the host can see (sizes, ranges of layers, strides, the stream), builds the
 // arguments of the kernel and enqueues it. What the arguments point to is the engine's and is read
-// when the stream gets there, except on the NULL stream, where the kernel runs before the call
-// returns.
+// when the stream gets there, except on the NULL stream of a CPU cache, where the kernel runs before
+// the call returns.
 //
 // Slots and block tables are read on the stream, so what they hold cannot be checked here: as with
 // any kernel, an entry that this cache did not give is undefined behaviour.
 //
-// Cost: the check and one launch; kernels spread over the cache's workers.
+// Cost: the check and a launch or a few (page_kernels.h).
 #include <algorithm>
 #include <cmath>
 
 #include "runtime/cache.h"
-#include "runtime/parallel.h"
 
 namespace quire {
 namespace {
@@ -32,82 +31,64 @@ Status check_layer(const quire_geometry &g, uint32_t layer) noexcept {
   return set_error(Status::kInvalid, "layer %u of %u", layer, g.layers);
 }
 
-kernels::TokenMap token_map(const int64_t *slots, const int32_t *table, uint32_t length,
-                            uint64_t first) noexcept {
-  kernels::TokenMap map;
-  map.slots = slots;
-  map.block_table = table;
-  map.block_table_length = length;
-  map.first = first;
-  return map;
+Status check_map(const kernels::TokenMap &map) noexcept {
+  if (map.slots != nullptr || map.block_table != nullptr) return Status::kOk;
+  return set_error(Status::kInvalid, "neither slots nor block_table is given");
 }
 
 }  // namespace
 
-Status Cache::kv_append(const quire_append_args &args) noexcept {
-  const quire_geometry &g = config_.values.geometry;
+// The stream of a kernel: registered, or NULL where the device can do the work at once.
+Status Cache::find_kernel_stream(Stream stream, uint32_t *slot) noexcept {
+  if (const Status s = find_stream(stream, slot); s != Status::kOk) return s;
+  if (stream != nullptr || !kernels_->needs_stream()) return Status::kOk;
+  return set_error(Status::kInvalid, "the %s device wants a stream", device_->name());
+}
+
+// What append and gather have in common.
+template <class Args, class From>
+Status Cache::token_args(const From &from, Args *to) noexcept {
   uint32_t slot;
-  if (const Status s = find_stream(args.stream, &slot); s != Status::kOk) return s;
-  if (const Status s = check_layer(g, args.layer); s != Status::kOk) return s;
-  if (const Status s = check_dtype(args.dtype, "dtype"); s != Status::kOk) return s;
-  if (args.n == 0) return Status::kOk;
-  if (args.k == nullptr || (args.v == nullptr && g.head_dim_v != 0)) {
+  if (const Status s = find_kernel_stream(from.stream, &slot); s != Status::kOk) return s;
+  if (const Status s = check_layer(config_.values.geometry, from.layer); s != Status::kOk) return s;
+  if (const Status s = check_dtype(from.dtype, "dtype"); s != Status::kOk) return s;
+  to->frames = kernel_frames();
+  to->map.slots = from.slots;
+  to->map.block_table = from.block_table;
+  to->map.block_table_length = from.block_table_length;
+  to->map.first = from.first;
+  to->layer = from.layer;
+  to->n = from.n;
+  to->dtype = to_dtype(from.dtype);
+  to->k = from.k;
+  to->v = from.v;
+  to->k_token_stride = from.k_token_stride;
+  to->k_head_stride = from.k_head_stride;
+  to->v_token_stride = from.v_token_stride;
+  to->v_head_stride = from.v_head_stride;
+  return Status::kOk;
+}
+
+Status Cache::kv_append(const quire_append_args &args) noexcept {
+  kernels::AppendArgs a;
+  if (const Status s = token_args(args, &a); s != Status::kOk || args.n == 0) return s;
+  if (args.k == nullptr || (args.v == nullptr && config_.values.geometry.head_dim_v != 0)) {
     return set_error(Status::kInvalid, "k or v is NULL");
   }
-  if (args.slots == nullptr && args.block_table == nullptr) {
-    return set_error(Status::kInvalid, "neither slots nor block_table is given");
-  }
-  kernels::AppendArgs a;
-  a.frames = kernel_frames();
-  a.map = token_map(args.slots, args.block_table, args.block_table_length, args.first);
-  a.layer = args.layer;
-  a.n = args.n;
-  a.dtype = to_dtype(args.dtype);
-  a.k = args.k;
-  a.v = args.v;
-  a.k_token_stride = args.k_token_stride;
-  a.k_head_stride = args.k_head_stride;
-  a.v_token_stride = args.v_token_stride;
-  a.v_head_stride = args.v_head_stride;
+  if (const Status s = check_map(a.map); s != Status::kOk) return s;
   a.search = config_.values.fast_scales == 0;
-  return launched(device_->launch(args.stream, [this, a] {
-    const uint64_t bad = parallel_sum(
-        workers_, kernels::append_tasks(*codec_, a),
-        [&](uint64_t begin, uint64_t end) { return kernels::append(*codec_, a, begin, end); });
-    if (bad != 0) tables_->stats.add(Counter::nonfinite_values_total, bad);
-  }));
+  return launched(kernels_->append(a, args.stream));
 }
 
 Status Cache::kv_gather(const quire_gather_args &args) noexcept {
-  const quire_geometry &g = config_.values.geometry;
-  uint32_t slot;
-  if (const Status s = find_stream(args.stream, &slot); s != Status::kOk) return s;
-  if (const Status s = check_layer(g, args.layer); s != Status::kOk) return s;
-  if (const Status s = check_dtype(args.dtype, "dtype"); s != Status::kOk) return s;
-  if (args.n == 0 || (args.k == nullptr && args.v == nullptr)) return Status::kOk;
-  if (args.v != nullptr && g.head_dim_v == 0) {
+  kernels::GatherArgs a;
+  if (const Status s = token_args(args, &a); s != Status::kOk || args.n == 0) return s;
+  if (args.k == nullptr && args.v == nullptr) return Status::kOk;
+  if (args.v != nullptr && config_.values.geometry.head_dim_v == 0) {
     return set_error(Status::kInvalid, "v: this geometry has no V");
   }
-  if (args.slots == nullptr && args.block_table == nullptr) {
-    return set_error(Status::kInvalid, "neither slots nor block_table is given");
-  }
-  kernels::GatherArgs a;
-  a.frames = kernel_frames();
-  a.map = token_map(args.slots, args.block_table, args.block_table_length, args.first);
-  a.layer = args.layer;
-  a.n = args.n;
-  a.dtype = to_dtype(args.dtype);
-  a.k = args.k;
-  a.v = args.v;
-  a.k_token_stride = args.k_token_stride;
-  a.k_head_stride = args.k_head_stride;
-  a.v_token_stride = args.v_token_stride;
-  a.v_head_stride = args.v_head_stride;
-  return launched(device_->launch(args.stream, [this, a] {
-    parallel_ranges(
-        workers_, kernels::gather_tasks(*codec_, a),
-        [&](uint64_t begin, uint64_t end, uint32_t) { kernels::gather(*codec_, a, begin, end); });
-  }));
+  if (const Status s = check_map(a.map); s != Status::kOk) return s;
+  return launched(kernels_->gather(a, args.stream));
 }
 
 Status Cache::check_bounds(const quire_attention_bounds &bounds) const noexcept {
@@ -138,14 +119,13 @@ kernels::AttentionArgs Cache::attention_bounds(
 
 Status Cache::attention_workspace(const quire_attention_bounds &bounds, size_t *bytes) noexcept {
   if (const Status s = check_bounds(bounds); s != Status::kOk) return s;
-  *bytes = kernels::attention_workspace(*codec_, attention_bounds(bounds), worker_count());
-  return Status::kOk;
+  return kernels_->attention_workspace(attention_bounds(bounds), bytes);
 }
 
 Status Cache::attention(const quire_attention_args &args) noexcept {
   const quire_geometry &g = config_.values.geometry;
   uint32_t slot;
-  if (const Status s = find_stream(args.stream, &slot); s != Status::kOk) return s;
+  if (const Status s = find_kernel_stream(args.stream, &slot); s != Status::kOk) return s;
   if (const Status s = check_layer(g, args.layer); s != Status::kOk) return s;
   if (const Status s = check_dtype(args.q_dtype, "q_dtype"); s != Status::kOk) return s;
   if (const Status s = check_dtype(args.out_dtype, "out_dtype"); s != Status::kOk) return s;
@@ -169,7 +149,8 @@ Status Cache::attention(const quire_attention_args &args) noexcept {
     return set_error(Status::kInvalid, "scale or soft_cap is not finite, or soft_cap is negative");
   }
   kernels::AttentionArgs a = attention_bounds(args.bounds);
-  const size_t needed = kernels::attention_workspace(*codec_, a, worker_count());
+  size_t needed = 0;
+  if (const Status s = kernels_->attention_workspace(a, &needed); s != Status::kOk) return s;
   if (args.workspace_bytes < needed || (needed > 0 && args.workspace == nullptr)) {
     return set_error(Status::kInvalid, "workspace: %zu bytes are wanted, %zu given", needed,
                      args.workspace_bytes);
@@ -196,24 +177,7 @@ Status Cache::attention(const quire_attention_args &args) noexcept {
   a.kv_lens = args.kv_lens;
   a.block_table = args.block_table;
   a.workspace = args.workspace;
-  // The arguments are larger than a task may be with `this` beside them: they go in the task whole.
-  struct Work {
-    Cache *cache;
-    kernels::AttentionArgs args;
-  };
-  static_assert(sizeof(Work) <= Task::kCapacity);
-  return launched(device_->launch(args.stream, [work = Work{this, a}] {
-    Cache &c = *work.cache;
-    const kernels::Codec &codec = *c.codec_;
-    parallel_ranges(c.workers_, kernels::attention_tasks(codec, work.args),
-                    [&](uint64_t begin, uint64_t end, uint32_t worker) {
-                      kernels::attention(codec, work.args, begin, end, worker);
-                    });
-    parallel_ranges(c.workers_, kernels::attention_merge_tasks(codec, work.args),
-                    [&](uint64_t begin, uint64_t end, uint32_t) {
-                      kernels::attention_merge(codec, work.args, begin, end);
-                    });
-  }));
+  return launched(kernels_->attention(a, args.stream));
 }
 
 Status Cache::anchor_set(uint32_t layer, const float *means) noexcept {
@@ -239,10 +203,9 @@ Status Cache::anchor_set(uint32_t layer, const float *means) noexcept {
                          ? "pages were sealed already: anchors are set before the first"
                          : "another call is setting an anchor");
   }
-  const bool set = kernels::set_anchor(*codec_, layer, means);
+  const Status status = kernels_->set_anchor(layer, means);
   anchors_.store(0, std::memory_order_release);
-  if (set) return Status::kOk;
-  return set_error(Status::kUnsupported, "this format stores keys without an anchor");
+  return status;
 }
 
 // Before the first page is encoded. kBusy: an anchor is being set at this moment.
@@ -259,8 +222,22 @@ Status Cache::freeze_anchors() noexcept {
 }
 
 Status Cache::launched(Status status) noexcept {
-  if (status != Status::kOk) tables_->stats.add(Counter::device_errors_total);
+  if (status != Status::kOk && status != Status::kUnsupported) {
+    tables_->stats.add(Counter::device_errors_total);
+  }
   return status;
+}
+
+// What encoders have met since the last call goes into the stats.
+void Cache::count_nonfinite() noexcept {
+  const uint64_t total = kernels_->nonfinite();
+  // relaxed, all: a sum; of two calls the one that raises the mark adds the difference.
+  uint64_t seen = nonfinite_seen_.load(std::memory_order_relaxed);
+  while (seen < total) {
+    if (!nonfinite_seen_.compare_exchange_weak(seen, total, std::memory_order_relaxed)) continue;
+    tables_->stats.add(Counter::nonfinite_values_total, total - seen);
+    return;
+  }
 }
 
 }  // namespace quire

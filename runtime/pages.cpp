@@ -37,8 +37,9 @@ FrameClassView Cache::frame_class(FrameClass c) noexcept {
                                   : FrameClassView{&t.open_pool, &t.open_limbo, t.open_frame_flags};
 }
 
-void *Cache::frame_address(FrameClass c, uint32_t frame) const noexcept {
-  return c == FrameClass::kSealed ? arena_.frame(frame) : open_arena_.frame(frame);
+uint8_t *Cache::frame_address(FrameClass c, uint32_t frame) const noexcept {
+  const Arena &arena = c == FrameClass::kSealed ? arena_ : open_arena_;
+  return static_cast<uint8_t *>(arena.frame(frame));
 }
 
 // ---- frames
@@ -152,16 +153,48 @@ void Cache::retire_frames(FrameClass c, const uint32_t *frames, uint32_t n, uint
   streams_->want(epoch);
 }
 
-// Frames whose readers have all passed go to the pool, zeroed where that was asked for.
+// Frames whose readers have all passed go to the pool, zeroed where that was asked for: at once, or
+// by way of limbo, with the stream that zeroes them as the last reader.
 void Cache::give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept {
   FrameClassView f = frame_class(c);
-  for (size_t i = 0; i < n; ++i) {
-    if ((f.flags[frames[i]].load(std::memory_order_relaxed) & kFrameZero) == 0) continue;
-    kernels::zero_page(*codec_, c == FrameClass::kOpen,
-                       static_cast<uint8_t *>(frame_address(c, frames[i])));
+  const auto dirty = [&f](uint32_t frame) {
+    return (f.flags[frame].load(std::memory_order_relaxed) & kFrameZero) != 0;
+  };
+  const uint32_t *const end = std::find_if(frames, frames + n, dirty);
+  f.pool->free(frames, static_cast<size_t>(end - frames));
+  for (size_t done = static_cast<size_t>(end - frames); done < n; done += kMostPages) {
+    uint32_t zero[kMostPages];
+    uint32_t clean[kMostPages];
+    uint32_t n_zero = 0, n_clean = 0;
+    for (size_t i = done; i < std::min(n, done + kMostPages); ++i) {
+      (dirty(frames[i]) ? zero[n_zero++] : clean[n_clean++]) = frames[i];
+    }
+    f.pool->free(clean, n_clean);
+    zero_frames(c, zero, n_zero);
+  }
+}
+
+void Cache::zero_frames(FrameClass c, const uint32_t *frames, uint32_t n) noexcept {
+  if (n == 0) return;
+  FrameClassView f = frame_class(c);
+  const bool open = c == FrameClass::kOpen;
+  const kernels::Frames views = kernel_frames();
+  const Status status = kernels_->zero_pages(open, open ? views.open : views.sealed, frames, n);
+  const bool enqueued = status == Status::kAgain;
+  for (uint32_t i = 0; i < n && (enqueued || status == Status::kOk); ++i) {
     f.flags[frames[i]].store(0, std::memory_order_relaxed);
   }
-  f.pool->free(frames, n);
+  if (status == Status::kOk) {
+    f.pool->free(frames, n);
+    return;
+  }
+  // The stream that zeroes them is their last reader; after a failure it is tried again, in a later
+  // epoch.
+  if (!enqueued) tables_->stats.add(Counter::device_errors_total);
+  const uint64_t epoch = clock_epoch() + (enqueued ? 0 : 1);
+  const auto free = [this, c](const uint32_t *some, size_t m) { give_back(c, some, m); };
+  for (uint32_t i = 0; i < n; ++i) f.limbo->push(frames[i], epoch, free);
+  streams_->want(epoch);
 }
 
 // Frames from take_frames() that were not used. A stream may still read those that came from limbo.
@@ -248,8 +281,7 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
   std::atomic<uint8_t> &frame_flags = frame_class(c).flags[frame];
   const uint8_t known = frame_flags.load(std::memory_order_relaxed);
   if (direct || (known & kFrameInitialised) == 0) {
-    kernels::init_page(*codec_, c == FrameClass::kOpen,
-                       static_cast<uint8_t *>(frame_address(c, frame)));
+    kernels_->init_page(c == FrameClass::kOpen, frame_address(c, frame));
     frame_flags.store(known | kFrameInitialised, std::memory_order_relaxed);
   }
 }
@@ -257,9 +289,9 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
 Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
                          uint32_t *out) noexcept {
   uint32_t frames[kMostPages];
-  // init_page() writes to frames of the final format at once: no stream may still read them.
+  // Where init_page() writes to frames of the final format at once, no stream may still read them.
   const bool direct = config_.has_open && c == FrameClass::kSealed;
-  if (direct) stream_slot = kNoIndex;
+  if (direct && kernels_->inits_on_host()) stream_slot = kNoIndex;
   if (const Status s = take_frames(c, n, stream_slot, frames); s != Status::kOk) return s;
   // There are as many descriptors as frames of both classes, but one of a frame in limbo or on its
   // way is free already; so this fails only while other threads hold both for a moment.

@@ -10,13 +10,12 @@
 #include <algorithm>
 
 #include "runtime/cache.h"
-#include "runtime/parallel.h"
 
 namespace quire {
 namespace {
 
-// Pages an enqueued task, bounded by what a task can carry.
-constexpr uint32_t kBatch = 16;
+// Pages a call of the kernels: as many as one launch takes, few enough for the stack.
+constexpr uint32_t kBatch = 128;
 
 }  // namespace
 
@@ -29,31 +28,16 @@ kernels::Frames Cache::kernel_frames() const noexcept {
   return frames;
 }
 
-// Enqueues the encoder of n <= kBatch pages. What it points to lives in the task.
 Status Cache::enqueue_seal(const uint32_t *from, const uint32_t *to, const uint32_t *index,
                            uint32_t n, Stream stream) noexcept {
-  struct Work {
-    Cache *cache;
-    uint32_t n;
-    uint32_t from[kBatch], to[kBatch], index[kBatch];
-  } work{this, n, {}, {}, {}};
-  std::copy_n(from, n, work.from);
-  std::copy_n(to, n, work.to);
-  std::copy_n(index, n, work.index);
-  return device_->launch(stream, [work] {
-    Cache &c = *work.cache;
-    kernels::SealArgs args;
-    args.frames = c.kernel_frames();
-    args.from = work.from;
-    args.to = work.to;
-    args.page_index = work.index;
-    args.pages = work.n;
-    args.search = c.config_.values.fast_scales == 0;
-    const uint64_t bad = parallel_sum(
-        c.workers_, kernels::seal_tasks(*c.codec_, args),
-        [&](uint64_t begin, uint64_t end) { return kernels::seal(*c.codec_, args, begin, end); });
-    if (bad != 0) c.tables_->stats.add(Counter::nonfinite_values_total, bad);
-  });
+  kernels::SealArgs args;
+  args.frames = kernel_frames();
+  args.from = from;
+  args.to = to;
+  args.page_index = index;
+  args.pages = n;
+  args.search = config_.values.fast_scales == 0;
+  return launched(kernels_->seal(args, stream));
 }
 
 // The open ones among pages whose busy flags the caller holds, all or none. Between its steps the
@@ -96,13 +80,8 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
         to[i] = d.ready_epoch.load(std::memory_order_relaxed);
         index[i] = d.depth.load(std::memory_order_relaxed);
       }
-      const Status s = enqueue_seal(from, to, index, count, stream);
-      if (s == Status::kOk) {
-        enqueued += count;
-      } else {
-        t.stats.add(Counter::device_errors_total);
-      }
-      return s;
+      enqueued += count;  // of a call that fails, a part may be
+      return enqueue_seal(from, to, index, count, stream);
     });
   }
   uint32_t done = 0;
@@ -175,19 +154,13 @@ Status Cache::unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) n
   const uint32_t from = t.pages[from_page].frame.load(std::memory_order_relaxed);
   const uint32_t to = t.pages[to_page].frame.load(std::memory_order_relaxed);
   const uint32_t index = t.pages[from_page].depth.load(std::memory_order_relaxed);
-  const Status status = device_->launch(stream, [this, from, to, index] {
-    kernels::SealArgs args;
-    args.frames = kernel_frames();
-    args.from = &from;
-    args.to = &to;
-    args.page_index = &index;
-    args.pages = 1;
-    kernels::unseal(*codec_, args, 0, kernels::seal_tasks(*codec_, args));
-  });
-  if (status != Status::kOk) {
-    t.stats.add(Counter::device_errors_total);
-    return status;
-  }
+  kernels::SealArgs args;
+  args.frames = kernel_frames();
+  args.from = &from;
+  args.to = &to;
+  args.page_index = &index;
+  args.pages = 1;
+  if (const Status s = launched(kernels_->unseal(args, stream)); s != Status::kOk) return s;
   t.pages[to_page].flags.fetch_or(kPageLossy, std::memory_order_relaxed);
   t.stats.add(Counter::pages_unsealed_total);
   return Status::kOk;
@@ -199,14 +172,10 @@ Status Cache::copy_into(uint32_t from_page, uint32_t to_page, Stream stream,
   const PageDescriptor &d = tables_->pages[from_page];
   const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
   const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;
-  const void *from = frame_address(c, d.frame.load(std::memory_order_relaxed));
-  void *to = frame_address(c, tables_->pages[to_page].frame.load(std::memory_order_relaxed));
-  const Status status = device_->copy(to, from, layout(c).page_bytes, stream);
-  if (status != Status::kOk) {
-    tables_->stats.add(Counter::device_errors_total);
-  } else if (stream_slot != kNoIndex) {
-    note_copy(from_page, stream_slot);
-  }
+  const uint8_t *from = frame_address(c, d.frame.load(std::memory_order_relaxed));
+  uint8_t *to = frame_address(c, tables_->pages[to_page].frame.load(std::memory_order_relaxed));
+  const Status status = launched(kernels_->copy_page(open, to, from, stream));
+  if (status == Status::kOk && stream_slot != kNoIndex) note_copy(from_page, stream_slot);
   return status;
 }
 
