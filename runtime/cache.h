@@ -170,6 +170,10 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
   Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream,
                    uint32_t stream_slot) noexcept;
+  void note_writer(uint32_t page, uint32_t stream_slot) noexcept;
+  // Work on the stream comes after the page's writer: that is done, or the stream is made to wait.
+  // kAgain: no event of the writer's is recorded yet; the next step will.
+  Status follow_writer(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
   // Whether work on the stream may change what a private page holds: copies of it are over, or come
   // first.
   bool changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
@@ -177,9 +181,6 @@ class Cache final : private EvictSink, private BackgroundWork {
   // ---- publish.cpp
   Status publish(quire_lease lease, const quire_prefix &prefix, quire_page *pages,
                  const quire_publish_options &options, quire_publish_result *result) noexcept;
-  // Whether work on the stream may read a published page; makes the stream wait for its writer
-  // where it can.
-  bool readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept;
   Status publish_page(uint32_t page, const Key &key, const Namespace &space,
                       const PublishContext &context, uint32_t *tail, bool *found) noexcept;
   PublishContext publish_context(const quire_retention *retention, Stream stream,
@@ -287,9 +288,8 @@ class Cache final : private EvictSink, private BackgroundWork {
 
   // ---- seal.cpp
   kernels::Frames kernel_frames() const noexcept;
-  void note_writer(uint32_t page, uint32_t stream_slot) noexcept;
   void note_copy(uint32_t page, uint32_t stream_slot) noexcept;
-  bool passes(uint32_t slot, uint32_t epoch, Stream stream, uint32_t stream_slot) noexcept;
+  Status follow(uint32_t slot, uint32_t epoch, Stream stream, uint32_t stream_slot) noexcept;
   Status freeze_anchors() noexcept;
   Status enqueue_seal(const uint32_t *from, const uint32_t *to, const uint32_t *index, uint32_t n,
                       Stream stream) noexcept;

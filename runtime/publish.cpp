@@ -85,7 +85,8 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
   d.space.store(space.number, std::memory_order_relaxed);
   d.space_generation.store(space.generation, std::memory_order_relaxed);
   d.expiry_ms.store(expiry, std::memory_order_relaxed);
-  // A page that was sealed has its writer already: the encoder, which came after all others.
+  // A page that was sealed, or is a sequence's, has its writer already, which came after all
+  // others.
   if (d.writer.load(std::memory_order_relaxed) == 0) {
     d.writer.store(context.writer, std::memory_order_relaxed);
     d.ready_epoch.store(static_cast<uint32_t>(context.epoch), std::memory_order_relaxed);
@@ -111,13 +112,6 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
   }
 }
 
-bool Cache::readable(uint32_t page, Stream stream, uint32_t stream_slot) noexcept {
-  const PageDescriptor &d = tables_->pages[page];
-  const uint16_t writer = d.writer.load(std::memory_order_acquire);
-  return writer == 0 ||
-         passes(writer - 1u, d.ready_epoch.load(std::memory_order_relaxed), stream, stream_slot);
-}
-
 // Whether the canonical page of a key, pinned, may stand in the chain for ours. Not where it hangs
 // on another page than our tail, which died meanwhile: then the chain would hold the new one, and
 // our caller's handles name the old. And not where its token ids are others, or it is to be read
@@ -138,8 +132,8 @@ bool Cache::may_follow(uint32_t page, uint32_t ours, uint32_t parent,
       return false;
     }
   }
-  return !context.reads ||
-         readable(page, context.stream, context.writer == 0 ? kNoIndex : context.writer - 1u);
+  const uint32_t stream_slot = context.writer == 0 ? kNoIndex : context.writer - 1u;
+  return !context.reads || follow_writer(page, context.stream, stream_slot) == Status::kOk;
 }
 
 // One step: page `page` with `key` behind `*tail`. kOk: *tail moved on, *found tells a page of
@@ -160,6 +154,7 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   // page.
   const uint32_t lease = t.pages[page].lease.load(std::memory_order_relaxed);
   const uint16_t writer = t.pages[page].writer.load(std::memory_order_relaxed);
+  const uint64_t copied = t.pages[page].key_lo.load(std::memory_order_relaxed);
   unlink(page);
   describe_page(page, parent, space, context);
   const Insert result = t.index.insert(key, page, alive);
@@ -170,6 +165,7 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
     t.pages[page].expiry_ms.store(links, std::memory_order_relaxed);
     t.pages[page].parent.store(kNoIndex, std::memory_order_relaxed);
     t.pages[page].writer.store(writer, std::memory_order_relaxed);
+    t.pages[page].key_lo.store(copied, std::memory_order_relaxed);  // see note_copy()
     if (lease != kNoIndex) link_first(lease, page);
     t.spaces.drop_page(space.number);
     if (parent != kNoIndex) t.pages.drop_child(parent);
@@ -290,7 +286,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
       ++published;
       if (found) ++duplicate;
       if (!found || (options.flags & QUIRE_PUBLISH_REPLACE) == 0 ||
-          !readable(tail, options.stream, stream_slot)) {
+          follow_writer(tail, options.stream, stream_slot) != Status::kOk) {
         unclaim_page(page);
         continue;
       }

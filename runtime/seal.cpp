@@ -41,8 +41,8 @@ Status Cache::enqueue_seal(const uint32_t *from, const uint32_t *to, const uint3
 }
 
 // The open ones among pages whose busy flags the caller holds, all or none. Between its steps the
-// frame that a page is encoded into stands in the page's ready_epoch, which means nothing in a
-// private page.
+// frame that a page is encoded into stands in the upper half of the page's key, which means nothing
+// in a private page.
 Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
                            uint32_t stream_slot) noexcept {
   Tables &t = *tables_;
@@ -65,7 +65,7 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
     const Status s = take_frames(FrameClass::kSealed, count, stream_slot, to);
     if (s != Status::kOk) return s;
     for (uint32_t i = 0; i < count; ++i) {
-      t.pages[batch[i]].ready_epoch.store(to[i], std::memory_order_relaxed);
+      t.pages[batch[i]].key_hi.store(to[i], std::memory_order_relaxed);
     }
     taken += count;
     return Status::kOk;
@@ -77,7 +77,7 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
       for (uint32_t i = 0; i < count; ++i) {
         const PageDescriptor &d = t.pages[batch[i]];
         from[i] = d.frame.load(std::memory_order_relaxed);
-        to[i] = d.ready_epoch.load(std::memory_order_relaxed);
+        to[i] = static_cast<uint32_t>(d.key_hi.load(std::memory_order_relaxed));
         index[i] = d.depth.load(std::memory_order_relaxed);
       }
       enqueued += count;  // of a call that fails, a part may be
@@ -89,7 +89,7 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
   static_cast<void>(in_batches(n, [&](const uint32_t *batch, uint32_t count) {
     for (uint32_t i = 0; i < count && done < taken; ++i, ++done) {
       PageDescriptor &d = t.pages[batch[i]];
-      const uint32_t to = d.ready_epoch.load(std::memory_order_relaxed);
+      const auto to = static_cast<uint32_t>(d.key_hi.load(std::memory_order_relaxed));
       if (good) {
         const uint32_t from = d.frame.load(std::memory_order_relaxed);
         d.frame.store(to, std::memory_order_relaxed);
@@ -105,17 +105,17 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
     return Status::kOk;
   }));
   if (good) t.stats.add(Counter::pages_sealed_total, done);
+  if (good && stream_slot != kNoIndex) streams_->want_of(stream_slot, clock_epoch());
   return status;
 }
 
-// A private page whose final bytes come from work that is on the stream by now.
+// The last bytes of a private page come from work that is on the stream by now, behind all that
+// wrote to it before.
 void Cache::note_writer(uint32_t page, uint32_t stream_slot) noexcept {
   PageDescriptor &d = tables_->pages[page];
-  const uint64_t epoch = clock_epoch();
-  d.ready_epoch.store(static_cast<uint32_t>(epoch), std::memory_order_relaxed);
+  d.ready_epoch.store(static_cast<uint32_t>(clock_epoch()), std::memory_order_relaxed);
   d.writer.store(stream_slot == kNoIndex ? uint16_t{0} : static_cast<uint16_t>(stream_slot + 1),
                  std::memory_order_relaxed);
-  if (stream_slot != kNoIndex) streams_->want_of(stream_slot, epoch);
 }
 
 Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept {
@@ -141,8 +141,11 @@ Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept 
   if (status == Status::kOk && open > 0) status = seal_claimed(pages, n, stream, stream_slot);
   for (uint32_t i = 0; i < claimed && status == Status::kOk && !config_.has_open; ++i) {
     const auto page = static_cast<uint32_t>(pages[i]);
-    tables_->pages[page].flags.fetch_or(kPageSealed, std::memory_order_relaxed);
-    note_writer(page, stream_slot);
+    const uint16_t before = t.pages[page].flags.fetch_or(kPageSealed, std::memory_order_relaxed);
+    if ((before & kPageSealed) == 0) note_writer(page, stream_slot);
+  }
+  if (status == Status::kOk && !config_.has_open && stream_slot != kNoIndex) {
+    streams_->want_of(stream_slot, clock_epoch());
   }
   for (uint32_t i = 0; i < claimed; ++i) unclaim_page(static_cast<uint32_t>(pages[i]));
   return status;
@@ -198,19 +201,36 @@ bool Cache::changeable(uint32_t page, Stream stream, uint32_t stream_slot) noexc
   const PageDescriptor &d = tables_->pages[page];
   if ((d.flags.load(std::memory_order_relaxed) & kPageCopied) != 0) return false;
   const uint64_t note = d.key_lo.load(std::memory_order_relaxed);
-  return note == 0 || passes(static_cast<uint32_t>(note >> 32) - 1, static_cast<uint32_t>(note),
-                             stream, stream_slot);
+  return note == 0 || follow(static_cast<uint32_t>(note >> 32) - 1, static_cast<uint32_t>(note),
+                             stream, stream_slot) == Status::kOk;
 }
 
-// Whether what was enqueued on a slot's stream by that epoch comes before what the caller enqueues
-// now.
-bool Cache::passes(uint32_t slot, uint32_t epoch, Stream stream, uint32_t stream_slot) noexcept {
-  if (slot == stream_slot) return true;
+// What was enqueued on a slot's stream by that epoch comes before what the caller enqueues now, or
+// kAgain: it will after the next step.
+Status Cache::follow(uint32_t slot, uint32_t epoch, Stream stream, uint32_t stream_slot) noexcept {
+  if (slot == stream_slot) return Status::kOk;
   const uint64_t at = tables_->clock.widen(epoch);
-  if (at > clock_epoch() || streams_->ready(slot, at)) return true;
-  if (stream == nullptr || streams_->wait_for(slot, at, stream) != Status::kOk) return false;
-  tables_->stats.add(Counter::stream_waits_total);
-  return true;
+  // No work is of the future: such an epoch is so old that its half word has wrapped.
+  if (at > clock_epoch() || streams_->ready(slot, at)) return Status::kOk;
+  if (stream == nullptr) {
+    streams_->want_of(slot, at);
+    return Status::kAgain;
+  }
+  const Status status = streams_->wait_for(slot, at, stream);
+  if (status == Status::kOk) tables_->stats.add(Counter::stream_waits_total);
+  return status;
+}
+
+Status Cache::follow_writer(uint32_t page, Stream stream, uint32_t stream_slot) noexcept {
+  const PageDescriptor &d = tables_->pages[page];
+  // acquire: pairs with the release in cut_unready().
+  const uint16_t writer = d.writer.load(std::memory_order_acquire);
+  if (writer == 0) return Status::kOk;
+  const uint32_t epoch = d.ready_epoch.load(std::memory_order_relaxed);
+  const Status status = follow(writer - 1u, epoch, stream, stream_slot);
+  if (status != Status::kAgain) return status;
+  return set_error(Status::kAgain, "another stream still writes page %u, and no step was since",
+                   page);
 }
 
 }  // namespace quire

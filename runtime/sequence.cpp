@@ -108,17 +108,30 @@ Status Sequences::copy_page(const Sequence &s, uint32_t i, bool decode, Stream s
                             uint32_t stream_slot, uint32_t *out) {
   const bool open = cache_.config().has_open && (decode || cache_.is_open(s.pages[i]));
   const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;
+  if (const Status status = cache_.follow_writer(s.pages[i], stream, stream_slot);
+      status != Status::kOk) {
+    return status;
+  }
   if (const Status status = cache_.take_pages(c, 1, stream_slot, i, out); status != Status::kOk) {
     return status;
   }
   const Status status = decode ? cache_.unseal_into(s.pages[i], *out, stream)
                                : cache_.copy_into(s.pages[i], *out, stream, stream_slot);
-  if (status != Status::kOk) cache_.drop_page(*out);
-  return status;
+  if (status != Status::kOk) {
+    cache_.drop_page(*out);
+    return status;
+  }
+  cache_.note_writer(*out, stream_slot);
+  return Status::kOk;
 }
 
+// Page i is this sequence's alone, and work on the stream may write to it: behind its writer, who
+// may have been a copy of the whole frame or have written tokens that were rolled back, and behind
+// copies of it.
 Status Sequences::own_page(Sequence &s, uint32_t i, Stream stream, uint32_t stream_slot) {
-  if (!shared(s.pages[i])) return Status::kOk;
+  if (!shared(s.pages[i]) && cache_.changeable(s.pages[i], stream, stream_slot)) {
+    return cache_.follow_writer(s.pages[i], stream, stream_slot);
+  }
   uint32_t copy;
   if (const Status status = copy_page(s, i, false, stream, stream_slot, &copy);
       status != Status::kOk) {
@@ -298,9 +311,8 @@ Status Sequences::own_and_seal(Sequence &s, uint32_t first, uint32_t last, Strea
   }
   for (uint32_t i = first; i < last; ++i) {
     if (!cache_.is_open(s.pages[i])) continue;
-    if (const Status status = own_page(s, i, stream, stream_slot); status != Status::kOk) {
-      return status;
-    }
+    const Status status = shared(s.pages[i]) ? own_page(s, i, stream, stream_slot) : Status::kOk;
+    if (status != Status::kOk) return status;
     static_cast<void>(open.try_push(s.pages[i]));
   }
   return cache_.seal_claimed(open.data(), static_cast<uint32_t>(open.size()), stream, stream_slot);
@@ -380,8 +392,23 @@ Status Sequences::commit(quire_seq seq, const uint32_t *tokens, uint32_t n, quir
   Handle lease;
   if (enters) status = cache_.enter_lease(s->lease, &lease);
   const bool inside = enters && status == Status::kOk;
+  // One writer stands for all of a page's: the last, which comes after the others.
+  if (status == Status::kOk && n > 0) {
+    status = cache_.follow_writer(s->pages[first], stream, stream_slot);
+  }
   if (status == Status::kOk && last > first) {
     status = own_and_seal(*s, first, last, stream, stream_slot);
+  }
+  if (status == Status::kOk) {
+    const uint32_t sealed = cache_.config().has_open ? last : first;
+    for (uint32_t i = sealed; i < pages_for(s->committed + n); ++i) {
+      cache_.note_writer(s->pages[i], stream_slot);
+    }
+    // A prompt may go on on another stream, which waits for this event; what is decoded token by
+    // token stays where it is, and should cost none.
+    if (n > 1 && stream_slot != kNoIndex) {
+      cache_.streams().want_of(stream_slot, cache_.clock_epoch());
+    }
   }
   if (status == Status::kOk && publishes) {
     static_cast<void>(s->tokens.try_append(tokens, n));  // reserved above
@@ -481,11 +508,10 @@ Status Sequences::truncate(quire_seq seq, uint64_t n_tokens, quire_stream stream
                        static_cast<unsigned long long>(s->reserved));
   } else if (cuts_page && n_tokens < s->reserved) {
     // The page that is cut must be one that can be written to. Open ones can, as can plain private
-    // ones (own_page sees to sharing when it is written); sealed and published ones cannot.
+    // ones (own_page sees to the rest when it is written); sealed and published ones cannot.
     const uint32_t page = s->pages[keep - 1];
     decode = has_open && !cache_.is_open(page);
-    if (decode || keep <= s->chain ||
-        (!shared(page) && !cache_.changeable(page, stream, stream_slot))) {
+    if (decode || keep <= s->chain) {
       status = copy_page(*s, keep - 1, decode, stream, stream_slot, &copy);
     }
   }

@@ -14,9 +14,15 @@
 // Copy-on-write. A fork shares every committed page. Before a sequence writes to a page (append
 // into a partial one, or encoding it) that others share, it takes a copy and gives its share up.
 // The copy may still be on its way on another stream when the last sharer goes on in the old page;
-// so that one only adds to it, and where it rolls back into it, it waits for that stream, or takes
-// a copy, too (Cache::changeable). Where the parent has reserved room in the partial page, its
-// engine may still be writing behind the committed tokens: then the fork gets its copy at once.
+// so that one waits for that stream, or takes a copy, too (Cache::changeable). Where the parent has
+// reserved room in the partial page, its engine may still be writing behind the committed tokens:
+// then the fork gets its copy at once.
+//
+// Streams. A page behind the chain names its writer: the stream of the last commit, encoding or
+// copy, and the epoch. Whatever works on the page next, a copy, an encoder, the engine that appends
+// to it, on another stream, comes after the writer: the stream is made to wait for it. Where no
+// step has recorded an event since, that cannot be, and the verb says kAgain, with nothing changed.
+// So one writer stands for all that came before it.
 //
 // Rolling back into a sealed page. The rest of it is decoded into an open page, marked lossy, and
 // nothing of this sequence is published any more: what others find must be what the model computed.

@@ -528,25 +528,29 @@ QUIRE_API quire_status quire_seq_open(quire_cache *c, const quire_key *root, con
 
 /* Makes room for n more tokens behind those reserved already; a partial page that is shared with a
  * fork is copied first (on stream). slots (or NULL) gets n slots for quire_kv_append. All or
- * nothing: QUIRE_E_AGAIN, QUIRE_E_NOMEM. */
+ * nothing: QUIRE_E_NOMEM; QUIRE_E_AGAIN, also where the partial page was last written on another
+ * stream: `stream` is made to wait for that one's work, which takes a quire_step since its commit.
+ */
 QUIRE_API quire_status quire_seq_append(quire_cache *c, quire_seq seq, uint32_t n,
                                         quire_stream stream, int64_t *slots);
 
 /* The next n reserved tokens are `tokens`, and work enqueued on stream writes them in all layers.
  * Pages that are full are sealed on that stream and, if tokens is not NULL, published. With tokens
  * NULL nothing of this sequence is published from here on. QUIRE_E_INVALID: more than is reserved.
- * QUIRE_E_AGAIN, QUIRE_E_NOMEM: no frame to seal into; nothing is committed. */
+ * QUIRE_E_AGAIN, QUIRE_E_NOMEM: no frame to seal into; QUIRE_E_AGAIN: another stream wrote to the
+ * page before, as for append; nothing is committed. */
 QUIRE_API quire_status quire_seq_commit(quire_cache *c, quire_seq seq, const uint32_t *tokens,
                                         uint32_t n, quire_stream stream);
 
 /* A second sequence with the same committed tokens. Full pages are shared; the partial one is too,
- * until one of the two writes. Reserved, uncommitted room is not inherited. Cost: O(pages). */
+ * until one of the two writes, or copied at once (on stream) where room in it is reserved:
+ * QUIRE_E_AGAIN, as for append. Reserved, uncommitted room is not inherited. Cost: O(pages). */
 QUIRE_API quire_status quire_seq_fork(quire_cache *c, quire_seq seq, quire_stream stream,
                                       quire_seq *child);
 
 /* Takes it back to n_tokens, committed or reserved. Into a sealed page: what is left of it is
- * decoded into an open page (on stream), which can never be published, nor what follows it.
- * QUIRE_E_INVALID: longer than it is. */
+ * decoded into an open page (on stream), which can never be published, nor what follows it:
+ * QUIRE_E_AGAIN, QUIRE_E_NOMEM, as for append. QUIRE_E_INVALID: longer than it is. */
 QUIRE_API quire_status quire_seq_truncate(quire_cache *c, quire_seq seq, uint64_t n_tokens,
                                           quire_stream stream);
 
