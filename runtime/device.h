@@ -82,6 +82,9 @@ class Task {
 class Device : public MemorySource {
  public:
   virtual const char *name() const noexcept = 0;  // "cpu", "cuda"
+  // Whether the device failed for good: every call that needs it answers kDevice, and nothing that it
+  // was given runs any more, so nobody reads or writes its memory.
+  virtual bool lost() const noexcept { return false; }
 
   // Streams. kInvalid unless the handle names one definite, living queue of this device.
   virtual Status validate_stream(Stream stream) noexcept = 0;

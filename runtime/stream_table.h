@@ -49,7 +49,8 @@
 // delays reuse as a stalled stream would. Nothing else waits for it; remove() says kBusy.
 //
 // Failures. A record or query that fails changes nothing: no tag, no passed. It is counted, and
-// tried again at the next step.
+// tried again at the next step. On a device that is lost nothing runs any more: poll() counts its
+// streams as passed and remove() succeeds, so that the cache can be closed.
 //
 // Invariants (validate(), at rest): tags in flight > passed; tags < now; passed < now or free; no
 // claim is held; no two active slots have one handle.

@@ -192,6 +192,11 @@ uint64_t StreamTable<A, O>::step(bool only_background) noexcept {
 template <class A, class O>
 bool StreamTable<A, O>::poll_slot(Slot &slot) noexcept {
   bool moved = false;
+  if (device_->lost()) {
+    // Nothing runs there any more: whatever ended before now is passed.
+    for (auto &tag : slot.tag) tag.store(0, kRelease);
+    moved = raise_to(slot.passed, clock_.now() - 1, kAcqRel);
+  }
   for (uint32_t k = 0; k < kRing; ++k) {
     const uint64_t tag = slot.tag[k].load(kRelaxed);
     if (tag == 0) continue;
@@ -225,12 +230,13 @@ bool StreamTable<A, O>::poll_slot(Slot &slot) noexcept {
 template <class A, class O>
 uint32_t StreamTable<A, O>::poll() noexcept {
   uint32_t moved = 0;
+  const bool lost = device_->lost();
   for (uint32_t i = 0; i < used(); ++i) {
     Slot &slot = slot_[i];
     const uint32_t state = slot.state.load(kAcquire);
     if (state != kActive && state != kRemoving) continue;
     uint32_t at = 0;
-    if (state == kActive && youngest_tag(slot, &at) == 0) continue;
+    if (state == kActive && !lost && youngest_tag(slot, &at) == 0) continue;
     if (!try_claim(slot)) continue;
     // Again under the claim: it may have become free, and even another stream, in between.
     const uint32_t present = slot.state.load(kAcquire);
@@ -252,6 +258,9 @@ Status StreamTable<A, O>::remove(Stream stream) noexcept {
   bool capturing = false;
   if (slot.state.load(kAcquire) != kActive || handle_of(slot) != stream) {
     status = set_error(Status::kInvalid, "stream %p was removed meanwhile", stream);
+  } else if (device_->lost()) {
+    slot.state.store(kRemoving, kRelease);
+    poll_slot(slot);  // Nothing is in flight on a lost device.
   } else if (status = device_->is_capturing(stream, &capturing); status != Status::kOk) {
     header_->failed.fetch_add(1, kRelaxed);
   } else if (capturing) {

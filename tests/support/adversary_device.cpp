@@ -140,7 +140,23 @@ bool AdversaryDevice::validate() const {
   return true;
 }
 
+void AdversaryDevice::lose() {
+  const std::lock_guard lock(mutex_);
+  lost_ = true;
+  // As on a GPU whose context is broken: what was queued never runs.
+  for (auto &[name, queue] : queues_) {
+    queue.completed += queue.entries.size();
+    queue.entries.clear();
+  }
+}
+
+bool AdversaryDevice::lost() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return lost_;
+}
+
 Status AdversaryDevice::admit(Call call) {
+  if (lost_) return set_error(Status::kDevice, "the device is lost, as the test asked");
   const auto kind = static_cast<size_t>(call);
   const uint64_t number = ++calls_[kind];
   const Failure &failure = failures_[kind];

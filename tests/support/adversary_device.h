@@ -68,6 +68,8 @@ class AdversaryDevice final : public Device {
   // The nth call of a kind from now (1: the next) fails; so do the `count - 1` after it.
   void fail(Call call, uint64_t nth, Status status, uint64_t count = 1);
   void fail_nothing();
+  // From now on every call that admits failures fails, and nothing runs any more.
+  void lose();
   uint64_t calls(Call call) const;
 
   size_t living_events() const;
@@ -77,6 +79,7 @@ class AdversaryDevice final : public Device {
   bool validate() const;
 
   const char *name() const noexcept override { return "adversary"; }
+  bool lost() const noexcept override;
   size_t granularity() const noexcept override { return memory_.granularity(); }
   Result<void *> reserve(size_t bytes, size_t alignment) noexcept override;
   Status commit(void *base, size_t offset, size_t bytes) noexcept override;
@@ -140,6 +143,7 @@ class AdversaryDevice final : public Device {
   unsigned longest_delay_ = 0;
   unsigned spurious_ = 0;
   bool held_ = false;
+  bool lost_ = false;
   std::array<uint64_t, static_cast<size_t>(Call::kCount)> calls_{};
   std::array<Failure, static_cast<size_t>(Call::kCount)> failures_{};
 };

@@ -316,3 +316,30 @@ BOOST_AUTO_TEST_CASE(epochs_pass_in_order_whatever_the_device_does) {
     BOOST_TEST_REQUIRE(w.streams.min_passed() == w.clock.now() - 1, "seed " << seed);
   }
 }
+
+BOOST_AUTO_TEST_CASE(on_a_lost_device_every_stream_has_passed_and_can_be_removed) {
+  World w;
+  uint32_t a, b;
+  const Stream first = w.add(&a);
+  const Stream second = w.add(&b);
+  w.work(first);
+  w.work(second);
+  const uint64_t retired = w.clock.now();
+  w.streams.want(retired);
+  w.streams.step();
+  BOOST_TEST((w.streams.remove(second) == Status::kOk));
+  w.streams.poll();
+  BOOST_TEST(w.streams.min_passed() < retired);
+  BOOST_TEST(w.streams.readers() == 2U);
+
+  w.device.lose();
+  const uint64_t later = w.clock.now();  // no event marks this epoch, and none ever will
+  w.streams.want(later);
+  w.streams.step();
+  BOOST_TEST(w.streams.poll() == 2U);
+  BOOST_TEST(w.streams.min_passed() >= later);
+  BOOST_TEST(w.streams.readers() == 1U);
+  BOOST_TEST((w.streams.remove(first) == Status::kOk));
+  BOOST_TEST(w.streams.readers() == 0U);
+  BOOST_TEST(w.streams.validate());
+}
