@@ -9,7 +9,7 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
-#include <cstring>
+#include <cstdio>
 
 namespace quire {
 namespace {
@@ -105,7 +105,7 @@ class RuntimeApi final : public CudaApi {
   CudaError properties(int ordinal, CudaProperties *out) noexcept override {
     cudaDeviceProp found;
     if (const cudaError_t e = cudaGetDeviceProperties(&found, ordinal); e != cudaSuccess) return e;
-    std::strncpy(out->name, found.name, sizeof out->name - 1);
+    std::snprintf(out->name, sizeof out->name, "%.63s", found.name);
     out->major = found.major;
     out->minor = found.minor;
     out->memory = found.totalGlobalMem;
