@@ -13,10 +13,10 @@
 namespace quire {
 namespace {
 
-// The twelve bits by which handles tell caches apart; never 0.
+// The twelve bits by which handles tell caches apart; never 0, never kNoCacheTag.
 uint32_t next_tag() noexcept {
   static std::atomic<uint32_t> caches{0};
-  return 1 + caches.fetch_add(1, std::memory_order_relaxed) % 4095;
+  return 1 + caches.fetch_add(1, std::memory_order_relaxed) % kCacheTags;
 }
 
 // A page that the kernel empties in a forked child: so every call can ask whether it is in one for

@@ -131,10 +131,15 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status acquire(const quire_prefix &prefix, const quire_acquire_options &options,
                  quire_page *pages, quire_hit *hit, quire_lease *lease) noexcept;
   Status release(quire_lease lease, const quire_retention *retention) noexcept;
-  // The same for a sequence's own, which release() refuses.
+  // As release(), for a sequence's own, which that refuses.
   Status release_owned(quire_lease lease, const quire_retention *retention) noexcept;
   Status clone(quire_lease lease, uint32_t pages, const quire_acquire_options &options,
                quire_lease *out) noexcept;
+  // The same, with the caller inside the new lease; who then leaves it, or undoes it: the chain
+  // counts as not used.
+  Status clone_inside(quire_lease lease, uint32_t pages, const quire_acquire_options &options,
+                      Handle *out) noexcept;
+  void undo_clone(Handle clone) noexcept;
   Status shorten(quire_lease lease, uint32_t pages) noexcept;
   Status renew(quire_lease lease, uint64_t deadline_ms) noexcept;
   Status lease_info(quire_lease lease, quire_lease_record *out) noexcept;
@@ -275,6 +280,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   void drain_limbo() noexcept;
   Status find_page(quire_page handle, uint32_t *page) const noexcept;
   Status claim_page(quire_page handle, uint32_t *page) noexcept;
+  Status claim_page_of(const quire_page *pages, uint32_t i, uint32_t *page) noexcept;
   void unclaim_page(uint32_t page) noexcept;
   void init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t index) noexcept;
   void link(uint32_t lease_index, uint32_t page) noexcept;

@@ -26,6 +26,11 @@ struct Handle {
   uint32_t generation = 0;
 };
 
+// Tags of caches are 1 to kCacheTags. Leases of a segment (runtime/segment.h) have the tag of no
+// cache, so that no cache takes their handles.
+inline constexpr uint32_t kCacheTags = 4094;
+inline constexpr uint32_t kNoCacheTag = 4095;
+
 // cache_tag: 1 to 4095.
 constexpr uint64_t pack_handle(HandleKind kind, uint32_t cache_tag, Handle handle) {
   const uint64_t tag = uint64_t{cache_tag} << 2 | static_cast<uint64_t>(kind);

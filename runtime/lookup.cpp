@@ -170,7 +170,7 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   }
   // A hit is a chain from its first page on: what follows walks it by parents, n steps.
   if (n > 0 && t.pages[tail].depth.load(std::memory_order_relaxed) != n - 1) {
-    drop_pin(tail);
+    t.pages.unpin(tail);  // no touch: a call that fails changes nothing
     clear_lease(t.leases.slot(handle.index));
     t.leases.close(handle.index);
     return set_error(Status::kInvalid, "prefix.keys is no chain: key %u is of another place in one",
@@ -318,6 +318,25 @@ void Cache::drop_pin(uint32_t page) noexcept {
 
 Status Cache::clone(quire_lease lease, uint32_t pages, const quire_acquire_options &options,
                     quire_lease *out) noexcept {
+  Handle handle;
+  const Status status = clone_inside(lease, pages, options, &handle);
+  if (status != Status::kOk) return status;
+  *out = pack_handle(HandleKind::kLease, tag_, handle);
+  tables_->leases.leave(handle.index);
+  return Status::kOk;
+}
+
+void Cache::undo_clone(Handle clone) noexcept {
+  LeaseSlot &slot = tables_->leases.slot(clone.index);
+  const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
+  // No touch: nothing was read under this pin, and the lease that was cloned has one of its own.
+  if (tail != kNoIndex) tables_->pages.unpin(tail);
+  clear_lease(slot);
+  tables_->leases.close(clone.index);
+}
+
+Status Cache::clone_inside(quire_lease lease, uint32_t pages, const quire_acquire_options &options,
+                           Handle *out) noexcept {
   Tables &t = *tables_;
   Handle from;
   if (const Status s = enter_lease(lease, &from); s != Status::kOk) return s;
@@ -341,8 +360,7 @@ Status Cache::clone(quire_lease lease, uint32_t pages, const quire_acquire_optio
       status = set_error(Status::kBusy, "page %u is held by as many leases as it can count", tail);
     } else {
       fill_lease(handle, options, tail, n);
-      *out = pack_handle(HandleKind::kLease, tag_, handle);
-      t.leases.leave(handle.index);
+      *out = handle;
     }
   }
   t.leases.leave(from.index);
@@ -399,6 +417,11 @@ Status Cache::lease_next(quire_lease *lease) noexcept {
   uint32_t from = 0;
   if (*lease != 0) {
     if (const Status s = find_lease(*lease, &handle); s != Status::kOk) return s;
+    if (handle.index >= tables_->leases.capacity()) {
+      return set_error(Status::kStale, "lease %016llx never was one of this cache",
+                       static_cast<unsigned long long>(*lease));
+    }
+    // Whether it was released since does not matter: its place is where the walk is.
     from = handle.index + 1;
   }
   const bool found = tables_->leases.next(from, &handle);

@@ -240,8 +240,7 @@ Status Cache::claim_page(quire_page handle, uint32_t *page) noexcept {
   PageDescriptor &d = tables_->pages[*page];
   // acquire: pairs with the release in unclaim_page().
   if ((d.flags.fetch_or(kPageBusy, std::memory_order_acquire) & kPageBusy) != 0) {
-    return set_error(Status::kBusy, "page %u is named twice, or another call is working on it",
-                     *page);
+    return set_error(Status::kBusy, "another call is working on page %u", *page);
   }
   // Look again: it may have been published or freed before we had the flag.
   uint32_t again;
@@ -251,6 +250,14 @@ Status Cache::claim_page(quire_page handle, uint32_t *page) noexcept {
   }
   if (status != Status::kOk) unclaim_page(*page);
   return status;
+}
+
+// The same for pages[i], of which those before it are claimed: twice in one call is the caller's
+// mistake, not a race. Looked for only where the flag was taken: so n pages cost O(n).
+Status Cache::claim_page_of(const quire_page *pages, uint32_t i, uint32_t *page) noexcept {
+  const Status status = claim_page(pages[i], page);
+  if (status != Status::kBusy || std::find(pages, pages + i, pages[i]) == pages + i) return status;
+  return set_error(Status::kInvalid, "page %u is named twice", *page);
 }
 
 void Cache::unclaim_page(uint32_t page) noexcept {
@@ -465,6 +472,10 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
       n <= frame_class(c).pool->capacity()
           ? Status::kOk
           : set_error(Status::kNomem, "%u pages of %u", n, frame_class(c).pool->capacity());
+  if (n > kNoIndex - index) {
+    status = set_error(Status::kInvalid, "first: no chain has pages %u to %llu", index,
+                       static_cast<unsigned long long>(index) + n - 1);
+  }
   // Pages in their final format are encoded as they are appended to.
   if (status == Status::kOk && config_.has_open && !open && n > 0) status = freeze_anchors();
   uint32_t done = 0;
@@ -527,13 +538,8 @@ Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
   Status status = Status::kOk;
   for (; claimed < n && status == Status::kOk; ++claimed) {
     uint32_t page = 0;
-    status = claim_page(pages[claimed], &page);
-    if (status != Status::kOk) {
-      // Twice in one call is the caller's mistake, not a race.
-      const bool twice = std::find(pages, pages + claimed, pages[claimed]) != pages + claimed;
-      if (twice) status = set_error(Status::kInvalid, "page %u is named twice", page);
-      break;
-    }
+    status = claim_page_of(pages, claimed, &page);
+    if (status != Status::kOk) break;
     status = enter_lease_of(page, token | claimed);
     if (status != Status::kOk) {
       unclaim_page(page);

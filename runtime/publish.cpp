@@ -188,7 +188,7 @@ Status Cache::claim_for_publish(const quire_page *pages, uint32_t n, uint32_t le
                                 uint32_t first, uint32_t *claimed) noexcept {
   for (*claimed = 0; *claimed < n; ++*claimed) {
     uint32_t page = 0;
-    if (const Status s = claim_page(pages[*claimed], &page); s != Status::kOk) return s;
+    if (const Status s = claim_page_of(pages, *claimed, &page); s != Status::kOk) return s;
     PageDescriptor &d = tables_->pages[page];
     const uint32_t lease = d.lease.load(std::memory_order_relaxed);
     const uint16_t flags = d.flags.load(std::memory_order_relaxed);

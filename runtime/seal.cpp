@@ -127,7 +127,7 @@ Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept 
   uint32_t open = 0;
   for (; claimed < n; ++claimed) {
     uint32_t page = 0;
-    status = claim_page(pages[claimed], &page);
+    status = claim_page_of(pages, claimed, &page);
     if (status != Status::kOk) break;
     const uint16_t flags = t.pages[page].flags.load(std::memory_order_relaxed);
     if ((flags & kPageOpen) != 0) ++open;

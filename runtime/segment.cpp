@@ -19,9 +19,6 @@ namespace {
 // Where POSIX shared memory is a file system, which on Linux it is.
 constexpr const char *kFolder = "/dev/shm";
 
-// Leases of a segment are named by the tag of no cache, so that no cache takes their handles.
-constexpr uint32_t kNoCacheTag = 0xfff;
-
 // What an outsider has to know before it maps anything.
 struct Peek {
   bool ours = false;  // the magic is there
@@ -156,7 +153,8 @@ Status Segment::lease_next(quire_lease *lease, quire_lease_record *out) const no
   Handle handle;
   uint32_t from = 0;
   if (*lease != 0) {
-    if (!unpack_handle(HandleKind::kLease, kNoCacheTag, *lease, &handle)) {
+    if (!unpack_handle(HandleKind::kLease, kNoCacheTag, *lease, &handle) ||
+        handle.index >= tables_->leases.capacity()) {
       return set_error(Status::kStale, "no lease of this walk");
     }
     from = handle.index + 1;

@@ -429,7 +429,7 @@ Status Sequences::commit(quire_seq seq, const uint32_t *tokens, uint32_t n, quir
 Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
   uint32_t stream_slot;
   if (const Status s = cache_.find_stream(stream, &stream_slot); s != Status::kOk) return s;
-  Handle from, to;
+  Handle from, to, lease;
   Sequence *s = nullptr, *f = nullptr;
   if (const Status status = enter(seq, &from, &s); status != Status::kOk) return status;
   Status status = create(&to, &f);
@@ -451,7 +451,7 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
     options.flags = kLeaseOfSequence;
     options.owner = s->owner;
     options.deadline_ms = s->deadline_ms;
-    status = cache_.clone(s->lease, s->chain, options, &f->lease);
+    status = cache_.clone_inside(s->lease, s->chain, options, &lease);
   }
   const bool leased = status == Status::kOk;
   for (uint32_t i = s->chain; i < n_pages && status == Status::kOk; ++i) {
@@ -469,9 +469,11 @@ Status Sequences::fork(quire_seq seq, quire_stream stream, quire_seq *child) {
   }
   if (status != Status::kOk) {
     for (uint32_t i = s->chain; i < shared_pages; ++i) drop_share(f->pages[i]);
-    if (leased) static_cast<void>(cache_.release_owned(f->lease, nullptr));
+    if (leased) cache_.undo_clone(lease);
     destroy(to);
   } else {
+    f->lease = pack_handle(HandleKind::kLease, cache_.tag(), lease);
+    cache_.tables().leases.leave(lease.index);
     f->root = s->root;
     f->chain = s->chain;
     f->flags = s->flags;

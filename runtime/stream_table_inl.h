@@ -48,6 +48,9 @@ Status StreamTable<A, O>::take_slot(Stream stream, uint32_t *out) noexcept {
     raise_to(header_->used, i + 1, kAcqRel);
     if (slot_[i].state.compare_exchange_strong(free, kAdding, kAcqRel, kRelaxed)) mine = i;
   }
+  if (mine == kNone && (find(stream) != kNone)) {
+    return set_error(Status::kInvalid, "stream %p is registered", stream);
+  }
   if (mine == kNone) {
     return set_error(Status::kNomem, "all %u streams are registered (max_streams)", capacity_);
   }

@@ -366,7 +366,9 @@ typedef struct quire_lease_record {
 QUIRE_API quire_status quire_lease_info(quire_cache *c, quire_lease lease, quire_lease_record *out);
 
 /* Walks all leases: *lease = 0 starts; the next one after *lease is written to it, 0 at the end. A
- * snapshot of nothing: leases that come and go meanwhile may be seen or not. */
+ * snapshot of nothing: leases that come and go meanwhile may be seen or not. *lease may have been
+ * released since: the walk goes on behind its place. QUIRE_E_STALE: it never was a lease of this
+ * cache. */
 QUIRE_API quire_status quire_lease_next(quire_cache *c, quire_lease *lease);
 
 /* ---- pages ----------------------------------------------------------------------------------- */
@@ -388,19 +390,20 @@ typedef struct quire_alloc_options {
 
 /* n private pages, all or nothing. A dry pool makes this call evict what it needs, oldest first,
  * bounded. QUIRE_E_AGAIN: frames are in limbo (step, and they come); QUIRE_E_NOMEM: everything is
- * pinned or private. Lock-free; cost: about 20 ns a page in batches, more where it must evict. */
+ * pinned or private; QUIRE_E_INVALID: no chain is as long as first + n. Lock-free; cost: about 20
+ * ns a page in batches, more where it must evict. */
 QUIRE_API quire_status quire_alloc(quire_cache *c, uint32_t n, const quire_alloc_options *opt,
                                    quire_page *pages);
 
 /* Gives private pages back, all or nothing: QUIRE_E_STALE (which) frees none; QUIRE_E_INVALID:
- * published, or named twice. */
+ * published, or named twice; QUIRE_E_BUSY: another call works on one of them. */
 QUIRE_API quire_status quire_free(quire_cache *c, const quire_page *pages, uint32_t n);
 
 /* Encodes full, open, private pages into the cache's format, on `stream` (NULL: now); they keep
  * their handles; already sealed ones are left alone. All or nothing where memory is short:
- * QUIRE_E_AGAIN, QUIRE_E_NOMEM. All page_tokens tokens of every layer have been written by work
- * enqueued on this stream. The
- * stream that encodes a page stays its writer, whichever stream a later publish names. */
+ * QUIRE_E_AGAIN, QUIRE_E_NOMEM; QUIRE_E_INVALID, QUIRE_E_STALE and QUIRE_E_BUSY as for free. All
+ * page_tokens tokens of every layer have been written by work enqueued on this stream. The stream
+ * that encodes a page stays its writer, whichever stream a later publish names. */
 QUIRE_API quire_status quire_seal(quire_cache *c, const quire_page *pages, uint32_t n,
                                   quire_stream stream);
 
@@ -430,7 +433,8 @@ typedef struct quire_publish_result {
  * parent): it and later ones stay private. A page that was published by another thread meanwhile is
  * that one from now on in the chain; ours stays private until release, or see REPLACE.
  * Exactly-once. res may be NULL. QUIRE_E_STALE: a page or the lease; QUIRE_E_INVALID: prefix
- * shorter than the chain or of another one, a lossy or foreign page, a missing tokens array.
+ * shorter than the chain or of another one, a lossy or foreign page, a page named twice, a missing
+ * tokens array.
  * Lock-free; cost: 200 to 300 ns a page, and the sealing. */
 QUIRE_API quire_status quire_publish(quire_cache *c, quire_lease lease, const quire_prefix *prefix,
                                      quire_page *pages, const quire_publish_options *opt,

@@ -305,11 +305,6 @@ void ApiWalk::seq_fork() {
     expect_status(status, QUIRE_E_NOMEM, "fork beyond a limit");
     return compare();
   }
-  // A fork that fails late has held a lease on the chain for a moment, and so used it.
-  if (status != QUIRE_OK && chain > 0) {
-    const quire_page tail = oracle_.leases.at(from.lease).chain.back();
-    if (info(tail).age_epochs == 0) oracle_.touch(tail);
-  }
   if (!settle(f, status)) return check_sequence(at->first);
   OracleSequence s = from;
   s.reserved = s.committed;

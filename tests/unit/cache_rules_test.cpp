@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/test/unit_test.hpp>
 #include <cstdint>
@@ -215,6 +216,134 @@ BOOST_AUTO_TEST_CASE(free_takes_pages_of_many_leases_or_none) {
     BOOST_CHECK_EQUAL(r.private_pages, 0u);
     BOOST_CHECK_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
   }
+}
+
+BOOST_AUTO_TEST_CASE(a_page_named_twice_is_refused_alike_by_all_and_changes_nothing) {
+  for (const char *const config : {kPlain, kPacked}) {
+    World w(config);
+    const quire_lease lease = w.acquire({});
+    std::vector<quire_page> pages(5);
+    BOOST_REQUIRE_EQUAL(w.alloc(lease, 4, pages.data()), QUIRE_OK);
+    pages[4] = pages[1];
+    const auto keys = w.keys(5);
+    const quire_prefix p = w.prefix(keys);
+    const quire_stats before = w.stats();
+    for (const quire_status status :
+         {quire_free(w.cache, pages.data(), 5), quire_seal(w.cache, pages.data(), 5, nullptr),
+          quire_publish(w.cache, lease, &p, pages.data(), nullptr, nullptr)}) {
+      BOOST_CHECK_EQUAL(status, QUIRE_E_INVALID);
+      BOOST_CHECK(std::strstr(quire_last_error(), "named twice") != nullptr);
+    }
+    const quire_stats after = w.stats();
+    BOOST_CHECK_EQUAL(after.pages_private, 4u);
+    BOOST_CHECK_EQUAL(after.pages_sealed_total, before.pages_sealed_total);
+    BOOST_CHECK_EQUAL(after.frames_retired_total, before.frames_retired_total);
+    BOOST_CHECK_EQUAL(after.pages_visible, 0u);
+    // Nothing is left claimed.
+    BOOST_CHECK_EQUAL(quire_seal(w.cache, pages.data(), 4, nullptr), QUIRE_OK);
+    BOOST_CHECK_EQUAL(quire_free(w.cache, pages.data(), 4), QUIRE_OK);
+    BOOST_CHECK_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(no_page_is_allocated_beyond_the_last_place_in_a_chain) {
+  World w(kPlain);
+  quire_alloc_options o;
+  QUIRE_INIT(&o);
+  quire_page pages[3];
+  for (uint32_t n = 2; n < 4; ++n) {
+    o.first = UINT32_MAX;
+    BOOST_CHECK_EQUAL(quire_alloc(w.cache, n, &o, pages), QUIRE_E_INVALID);
+    BOOST_CHECK_EQUAL(w.stats().pages_private, 0u);
+  }
+  BOOST_REQUIRE_EQUAL(quire_alloc(w.cache, 1, &o, pages), QUIRE_OK);
+  quire_page_record page;
+  QUIRE_INIT(&page);
+  BOOST_REQUIRE_EQUAL(quire_page_info(w.cache, pages[0], &page), QUIRE_OK);
+  BOOST_CHECK_EQUAL(page.index, UINT32_MAX - 1);
+  BOOST_CHECK_EQUAL(quire_free(w.cache, pages, 1), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(a_stream_that_is_registered_is_told_so_where_no_slot_is_left) {
+  World w("layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=4,max_streams=2");
+  quire_stream streams[3];
+  for (quire_stream &s : streams) BOOST_REQUIRE_EQUAL(quire_cpu_stream_create(&s), QUIRE_OK);
+  for (int i = 0; i < 2; ++i) {
+    BOOST_REQUIRE_EQUAL(quire_stream_add(w.cache, streams[i], 0, 0), QUIRE_OK);
+  }
+  BOOST_CHECK_EQUAL(quire_stream_add(w.cache, streams[1], 0, 0), QUIRE_E_INVALID);
+  BOOST_CHECK_EQUAL(quire_stream_add(w.cache, streams[2], 0, 0), QUIRE_E_NOMEM);
+  for (int i = 0; i < 2; ++i) BOOST_CHECK_EQUAL(quire_stream_remove(w.cache, streams[i]), QUIRE_OK);
+  for (quire_stream s : streams) BOOST_CHECK_EQUAL(quire_cpu_stream_wait(s), QUIRE_OK);
+  BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
+  for (quire_stream s : streams) BOOST_CHECK_EQUAL(quire_cpu_stream_destroy(s), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(a_fork_that_fails_is_no_use_of_its_chain) {
+  World w("layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=3");
+  quire_seq seq = 0, child = 0;
+  uint32_t tokens[12] = {};
+  BOOST_REQUIRE_EQUAL(quire_seq_open(w.cache, &w.root, tokens, 12, nullptr, nullptr, &seq),
+                      QUIRE_OK);
+  // Page 0 is published; page 1 holds 4 tokens and room for 8: a fork must copy it.
+  BOOST_REQUIRE_EQUAL(quire_seq_append(w.cache, seq, 20, nullptr, nullptr), QUIRE_OK);
+  BOOST_REQUIRE_EQUAL(quire_seq_commit(w.cache, seq, tokens, 12, nullptr), QUIRE_OK);
+  quire_seq_record record;
+  QUIRE_INIT(&record);
+  BOOST_REQUIRE_EQUAL(quire_seq_info(w.cache, seq, &record), QUIRE_OK);
+  quire_lease_record lease;
+  QUIRE_INIT(&lease);
+  BOOST_REQUIRE_EQUAL(quire_lease_info(w.cache, record.lease, &lease), QUIRE_OK);
+  for (int i = 0; i < 5; ++i) BOOST_REQUIRE_EQUAL(quire_step(w.cache), QUIRE_OK);
+  const quire_stats before = w.stats();
+  BOOST_CHECK_EQUAL(quire_seq_fork(w.cache, seq, nullptr, &child), QUIRE_E_NOMEM);
+  quire_page_record page;
+  QUIRE_INIT(&page);
+  BOOST_REQUIRE_EQUAL(quire_page_info(w.cache, lease.tail, &page), QUIRE_OK);
+  BOOST_CHECK_EQUAL(page.age_epochs, 5u);
+  BOOST_CHECK_EQUAL(page.references, 1u);
+  BOOST_CHECK_EQUAL(w.stats().leases, before.leases);
+  BOOST_CHECK_EQUAL(w.stats().releases_total, before.releases_total);
+  BOOST_CHECK_EQUAL(quire_seq_close(w.cache, seq, nullptr), QUIRE_OK);
+}
+
+BOOST_AUTO_TEST_CASE(a_walk_of_leases_outlives_the_lease_it_stands_on) {
+  World w("layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=4,max_leases=4");
+  std::vector<quire_lease> leases;
+  for (int i = 0; i < 4; ++i) leases.push_back(w.acquire({}));
+  std::vector<quire_lease> seen;
+  for (quire_lease at = 0;;) {
+    BOOST_REQUIRE_EQUAL(quire_lease_next(w.cache, &at), QUIRE_OK);
+    if (at == 0) break;
+    seen.push_back(at);
+    BOOST_REQUIRE_LE(seen.size(), leases.size());
+    BOOST_CHECK_EQUAL(quire_release(w.cache, at, nullptr), QUIRE_OK);
+  }
+  BOOST_CHECK_EQUAL(seen.size(), leases.size());
+  const quire_lease one = w.acquire({});
+  // Handles of the same cache and kind, of places that it does not have.
+  for (const uint32_t index : {4u, UINT32_MAX - 1, UINT32_MAX}) {
+    quire_lease forged = (one & ~uint64_t{UINT32_MAX}) | index;
+    BOOST_CHECK_EQUAL(quire_lease_next(w.cache, &forged), QUIRE_E_STALE);
+  }
+  BOOST_CHECK_EQUAL(quire_release(w.cache, one, nullptr), QUIRE_OK);
+}
+
+// As many caches as there are tags: none has the one by which a segment names its leases.
+BOOST_AUTO_TEST_CASE(no_cache_takes_the_handle_of_a_segments_lease) {
+  uint64_t most = 0;
+  for (int i = 0; i < 4096; ++i) {
+    World w(
+        "layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=f32,device_pages=1,max_leases=1,max_"
+        "sequences=1,max_namespaces=1,max_streams=1,max_threads=1");
+    const quire_lease lease = w.acquire({});
+    const uint64_t tag = lease >> 52;
+    BOOST_REQUIRE(tag != 0 && tag != 0xfff);
+    most = std::max(most, tag);
+    BOOST_CHECK_EQUAL(quire_lease_renew(w.cache, lease | uint64_t{0xfff} << 52, 0), QUIRE_E_STALE);
+    BOOST_CHECK_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
+  }
+  BOOST_CHECK_EQUAL(most, 0xffeu);
 }
 
 BOOST_AUTO_TEST_CASE(trying_again_while_readers_stand_still_evicts_nothing_more) {
