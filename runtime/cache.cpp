@@ -243,6 +243,7 @@ void Cache::after_advance() noexcept {
   const uint64_t now = now_ms();
   region_.header().now_ms.store(now, std::memory_order_relaxed);
   tables_->log.note(tables_->clock.now(), now);
+  reclaimer_->lift_in_time();
   streams_->poll();
   drain_limbo();
   count_nonfinite();

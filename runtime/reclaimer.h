@@ -40,7 +40,8 @@
 // the parent has expired too. Pinned pages are left for a later pass.
 //
 // STAMPS are 32 bits, compared by signed difference. Every 2^28 epochs, at the latest, lift()
-// raises those older than 2^30 to that age, so no two are ever 2^31 apart.
+// raises those older than 2^30 to that age, so no two are ever 2^31 apart. Who moves the clock calls
+// lift_in_time(): a cache that is only hit, and never short of frames, has no other pass.
 //
 // Invariants (validate()): queue entries are sorted; no entry is beyond the bound.
 // Thread class: any thread, any time; the background thread is just one more.
@@ -133,9 +134,10 @@ class BasicReclaimer {
   // release: pairs with expire(): the pass finds the pages dead.
   void note_dead() noexcept { new_dead_.store(1, kRelease); }
 
-  // Raises stamps older than 2^30 epochs; reclaim() and expire() see to it in time. Returns how
-  // many.
+  // Raises stamps older than 2^30 epochs. Returns how many.
   uint32_t lift() noexcept;
+  // The same once in 2^28 epochs. Cost otherwise: two loads. reclaim() and expire() do it, too.
+  void lift_in_time() noexcept;
 
   ReclaimCounts counts() const noexcept;
   // At rest.
@@ -254,7 +256,6 @@ class BasicReclaimer {
   uint32_t chunks() const noexcept { return (parts_.pages.capacity() + kChunk - 1) / kChunk; }
   bool has_expired(uint32_t page, ExpirePass &pass, EvictReason *reason) noexcept;
   void expire_chain(uint32_t page, ExpirePass &pass) noexcept;
-  void lift_in_time() noexcept;
 
   Parts parts_;
   Policy<A> policy_;
