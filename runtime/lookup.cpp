@@ -11,7 +11,7 @@
 //      is not marked as published behind one that was not (runtime/publish.cpp): all above it is
 //      ready
 //   4. compare token ids, where the cache keeps them; cut before the first that differs
-//   5. gather the page numbers, where the caller asked for them
+//   5. read the pages off the chain, from the pinned one upwards, where the caller asked for them
 //
 // A hit is linearised at the load that validated the pin of step 2 (runtime/prefix_index.h).
 #include <algorithm>
@@ -203,32 +203,14 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
   return Status::kOk;
 }
 
-// Page handles of a pinned chain. The index gives the numbers in a pipeline, each checked to be the
-// parent of the next; if the last one is the tail, they are the chain. If not (a dead page still
-// has one of the keys, say), they are read off the chain itself, one dependent load a page.
+// Page handles of a pinned chain: a link has the generation where a handle has it.
 void Cache::write_chain(const Key *keys, uint32_t tail, uint32_t n, quire_page *pages) noexcept {
-  constexpr uint32_t kBatch = 256;
-  uint32_t numbers[kBatch];
-  const PageTable<> &table = tables_->pages;
-  uint32_t last = kNoIndex;
-  uint32_t done = 0;
-  while (done < n) {
-    const uint32_t count = std::min(n - done, kBatch);
-    quire_page *const out = pages + done;
-    const auto got = tables_->index.gather(keys + done, count, numbers, AlwaysAlive{},
-                                           [this, out](uint32_t page, size_t i) {
-                                             out[i] = page_handle(page);
-                                             return true;
-                                           });
-    if (got < count || table[numbers[0]].parent.load(std::memory_order_relaxed) != last) break;
-    last = numbers[count - 1];
-    done += count;
-  }
-  if (last == tail) return;
-  for (uint32_t i = n, page = tail; i-- > 0;) {
-    pages[i] = page_handle(page);
-    page = table[page].parent.load(std::memory_order_relaxed);
-  }
+  if (n == 0) return;
+  constexpr uint64_t kGenerations = ~uint64_t{UINT32_MAX};
+  const uint64_t tag = pack_handle(HandleKind::kPage, tag_, Handle{0, 0});
+  tables_->index.chain(keys, n, tail, [tag, pages](size_t i, uint32_t page, uint64_t link) {
+    pages[i] = tag | (link & kGenerations) | page;
+  });
 }
 
 void Cache::fill_lease(Handle handle, const quire_acquire_options &options, uint32_t tail,

@@ -10,7 +10,7 @@
 //          +------------------------+-----+-----+---+---+
 //   slot    tag:32 (never 0) | page:32
 //
-// A key's bin is the low bits of key.lo; its tag comes from key.hi. An entry never moves and never
+// A key's bin is the low half of key.lo modulo the number of bins; its tag comes from key.hi. An entry never moves and never
 // leaves its bin. A bin with fifteen entries is full: its next key is "not indexed", which is a
 // legal answer (at three keys a bin, about one insert in a million into a full table).
 //
@@ -60,12 +60,16 @@
 // its one bin could take an old header for the present one. At one commit a microsecond to one bin,
 // that is four hours and three quarters to the very instruction.
 //
+// The pages of a hit are not looked up at all: a pinned last page pins its chain, so they are read
+// off it from the end, by the links of the page table (chain()). The index only says where eight
+// walks may begin.
+//
 // Invariants at rest (validate()): no slot is claimed; a valid slot's page is visible, and its key
 // has this bin and this tag; live pages of one bin have different keys; valid slots = visible
 // pages.
 //
-// Cost: bins are a third of the pages, rounded up to a power of two: 43 to 85 bytes a page. Thread
-// class: any thread. peek, match, gather are wait free; find is lock free (sent back only by a
+// Cost: bins are a third of the pages: 43 bytes a page. Thread
+// class: any thread. peek, match, chain are wait free; find is lock free (sent back only by a
 // commit to the bin), so are insert and erase.
 #ifndef QUIRE_RUNTIME_PREFIX_INDEX_H_
 #define QUIRE_RUNTIME_PREFIX_INDEX_H_
@@ -95,10 +99,6 @@ struct IndexTraits {
 struct AlwaysAlive {
   constexpr bool operator()(uint32_t) const noexcept { return true; }
 };
-// The visitor of those who only want the pages.
-struct VisitAll {
-  constexpr bool operator()(uint32_t, size_t) const noexcept { return true; }
-};
 
 struct Insert {
   enum Status : uint8_t {
@@ -121,22 +121,29 @@ class PrefixIndex {
   static constexpr uint32_t kSlots = 15;
   static constexpr uint32_t kFirstLine = 7;
   static constexpr size_t kAlignment = 128;
+  // A round of a match looks at this many keys at once; a chain is read by as many walks, from the
+  // same keys where all are there, so that their bins are in cache. 4 walks and 16 were slower
+  // (decisions/chain-links.md).
+  static constexpr size_t kProbes = 8;
 
   static uint32_t bins(uint32_t capacity) noexcept {
-    return std::bit_ceil(std::max<uint32_t>(1, (capacity + 2) / 3));
+    return std::max<uint32_t>(1, (capacity + 2) / 3);
   }
   static size_t bytes(uint32_t capacity) noexcept { return size_t{bins(capacity)} * sizeof(Bin); }
 
   PrefixIndex() = default;
   // A view: `memory` holds bytes(pages.capacity()) bytes at a multiple of kAlignment.
   PrefixIndex(void *memory, const Pages &pages) noexcept
-      : bin_(static_cast<Bin *>(memory)), mask_(bins(pages.capacity()) - 1), pages_(pages) {}
+      : bin_(static_cast<Bin *>(memory)),
+        bins_(bins(pages.capacity())),
+        inverse_(UINT64_MAX / bins_ + 1),
+        pages_(pages) {}
 
   // Makes it empty. Before sharing.
   void format() noexcept { format(0); }
   // The same with versions that start elsewhere, for tests that want them to wrap.
   void format(uint64_t version) noexcept {
-    for (uint64_t i = 0; i <= mask_; ++i) {
+    for (uint32_t i = 0; i < bins_; ++i) {
       Bin *bin = new (&bin_[i]) Bin;
       bin->header.store(version << kVersionShift, kRelaxed);
       for (auto &slot : bin->slot) slot.store(0, kRelaxed);
@@ -238,7 +245,7 @@ class PrefixIndex {
       const size_t probes = std::min(absent - present, kProbes);
       size_t at[kProbes];
       for (size_t j = 0; j < probes; ++j) {
-        at[j] = probes == 1 ? present : present + (absent - present - 1) * j / (probes - 1);
+        at[j] = present + (absent - present) * (j + 1) / probes - 1;
         prefetch(keys[at[j]]);
       }
       for (size_t j = 0; j < probes; ++j) candidate(keys[at[j]]);
@@ -254,25 +261,36 @@ class PrefixIndex {
     return present;
   }
 
-  // The pages of the first keys of one chain, root first: up to the first key whose page is not
-  // there, is not the parent of the next, or is refused by visit(page, i). Returns how many; the
-  // rest of pages[0 .. n - 1] is scratch. The visitor is called while the page's descriptor is in
-  // cache. Exact while the caller pins the page of the last key or a deeper one, else a hint.
-  template <class Alive = AlwaysAlive, class Visit = VisitAll>
-  size_t gather(const Key *keys, size_t n, uint32_t *pages, const Alive &alive = {},
-                Visit &&visit = {}) const noexcept {
-    start(keys, n, pages);
-    for (size_t i = 0; i < n; ++i) {
-      look_ahead(keys, n, pages, i);
-      uint32_t page = pages[i];
-      if (page == kNone || !shows(page, keys[i], alive)) page = peek(keys[i], alive);
-      if (page == kNone) return i;
-      // relaxed: the page was seen visible by an acquire of its state.
-      if (i != 0 && pages_[page].parent.load(kRelaxed) != pages[i - 1]) return i;
-      if (!visit(page, i)) return i;
-      pages[i] = page;
+  // The pages of a chain, read off its last page: `tail`, of keys[n - 1] and at depth n - 1, which
+  // the caller pins. Calls put(i, page, link) for each i < n, in no order and perhaps again with
+  // another page, the last time with the right one; link as in PageTable::link().
+  //   Exact: every page is the parent of one that was read before it, from the pinned one on, so no
+  // key is compared. What the keys give, pages with the right tags, are hints where kWalks walks
+  // may begin at once, so that their cache misses overlap. A walk that began at a wrong hint does
+  // not end where the next one above it says; then that one is done again.
+  template <size_t kWalks = kProbes, size_t kShortestWalk = 2, class Put>
+  void chain(const Key *keys, size_t n, uint32_t tail, Put &&put) const noexcept {
+    const size_t length = n / kWalks;
+    if (length < kShortestWalk) {
+      walk(tail, n, n, put);
+      return;
     }
-    return n;
+    for (size_t w = 1; w < kWalks; ++w) prefetch(keys[w * length - 1]);
+    uint32_t start[kWalks], at[kWalks];
+    start[kWalks - 1] = walk(tail, n, n - kWalks * length, put);
+    for (size_t w = 1; w < kWalks; ++w) start[w - 1] = hint(keys[w * length - 1]);
+    std::copy(start, start + kWalks, at);
+    for (size_t step = length; step-- > 0;) {
+      for (size_t w = 0; w < kWalks; ++w) {
+        const uint64_t link = pages_.link(at[w]);
+        put(w * length + step, at[w], link);
+        at[w] = static_cast<uint32_t>(link);
+      }
+    }
+    // From the pinned end: what a right walk ends at is right.
+    for (size_t w = kWalks; w-- > 1;) {
+      if (at[w] != start[w - 1]) at[w - 1] = walk(at[w], w * length, length, put);
+    }
   }
 
   // find_and_pin for many unrelated keys; pages[i] is kNone where that misses. Returns the hits.
@@ -296,7 +314,7 @@ class PrefixIndex {
   // Entries; exact at rest.
   uint64_t size() const noexcept {
     uint64_t entries = 0;
-    for (uint64_t i = 0; i <= mask_; ++i) {
+    for (uint32_t i = 0; i < bins_; ++i) {
       entries += static_cast<uint64_t>(std::popcount(bin_[i].header.load(kAcquire) & kValidBits));
     }
     return entries;
@@ -305,7 +323,7 @@ class PrefixIndex {
   // At rest: the invariants of the header comment.
   template <class Alive = AlwaysAlive>
   bool validate(const Alive &alive = {}) const noexcept {
-    for (uint64_t i = 0; i <= mask_; ++i) {
+    for (uint32_t i = 0; i < bins_; ++i) {
       if (!validate_bin(i, alive)) return false;
     }
     return size() == pages_.counts().visible;
@@ -328,7 +346,6 @@ class PrefixIndex {
   // 24 and 8 took 21, 32 and 16 no less. Among 128K pages all take 9 to 10.
   static constexpr size_t kBinsAhead = 24;
   static constexpr size_t kPagesAhead = 8;
-  static constexpr size_t kProbes = 8;
 
   struct alignas(128) Bin {
     atomic<uint64_t> header;
@@ -358,7 +375,14 @@ class PrefixIndex {
     return static_cast<uint32_t>(std::countr_zero(valid_bits)) / 2;
   }
 
-  Bin &bin_of(const Key &key) const noexcept { return bin_[Traits::bin(key) & mask_]; }
+  // The remainder of 32 bits of the key by the number of bins, without a division: the fraction
+  // x / bins, as 64 bits behind the point, times bins (Lemire, Kaser, Kurz 2019: exact for 32 bits).
+  uint32_t bin_number(const Key &key) const noexcept {
+    __extension__ using Wide = unsigned __int128;
+    const uint64_t fraction = inverse_ * static_cast<uint32_t>(Traits::bin(key));
+    return static_cast<uint32_t>(static_cast<Wide>(fraction) * bins_ >> 64);
+  }
+  Bin &bin_of(const Key &key) const noexcept { return bin_[bin_number(key)]; }
 
   // The valid bits of the slots with this tag. Without branches on the slots: their number and
   // place are what a branch predictor cannot know.
@@ -461,6 +485,29 @@ class PrefixIndex {
     if (some == 0) return kNone;
     const uint32_t page = page_of(bin.slot[slot_of(some)].load(kRelaxed));  // relaxed: a hint.
     quire::prefetch(&pages_[page]);
+    quire::prefetch(&pages_.links()[page]);
+    return page;
+  }
+
+  // A page that has the key's tag, its link on its way into the cache; any page if there is none.
+  uint32_t hint(const Key &key) const noexcept {
+    const Bin &bin = bin_of(key);
+    const uint64_t header = bin.header.load(kAcquire);  // acquire: as in find_and_pin.
+    const uint32_t some = matches(bin, header, Traits::tag(key));
+    if (some == 0) return 0;
+    const uint32_t page = page_of(bin.slot[slot_of(some)].load(kRelaxed));  // relaxed: a hint.
+    quire::prefetch(&pages_.links()[page]);
+    return page;
+  }
+
+  // `steps` pages upwards from `page`, which is the one before keys[end]; returns the next.
+  template <class Put>
+  uint32_t walk(uint32_t page, size_t end, size_t steps, Put &put) const noexcept {
+    for (size_t i = end; i-- > end - steps;) {
+      const uint64_t link = pages_.link(page);
+      put(i, page, link);
+      page = static_cast<uint32_t>(link);
+    }
     return page;
   }
 
@@ -474,7 +521,7 @@ class PrefixIndex {
   }
 
   template <class Alive>
-  bool validate_bin(uint64_t i, const Alive &alive) const noexcept {
+  bool validate_bin(uint32_t i, const Alive &alive) const noexcept {
     const Bin &bin = bin_[i];
     const uint64_t header = bin.header.load(kAcquire);
     if ((header & kClaimedBits) != 0) return false;
@@ -486,7 +533,7 @@ class PrefixIndex {
       if (page >= pages_.capacity()) return false;
       if (pages_.view(page).state != PageState::kVisible) return false;
       const Key key{pages_[page].key_lo.load(kAcquire), pages_[page].key_hi.load(kAcquire)};
-      if (entry != entry_of(key, page) || (Traits::bin(key) & mask_) != i) return false;
+      if (entry != entry_of(key, page) || bin_number(key) != i) return false;
       if (!alive(page)) continue;
       if (std::find(keys, keys + n, key) != keys + n) return false;
       keys[n++] = key;
@@ -495,7 +542,8 @@ class PrefixIndex {
   }
 
   Bin *bin_ = nullptr;
-  uint64_t mask_ = 0;
+  uint32_t bins_ = 0;
+  uint64_t inverse_ = 0;  // 2^64 / bins, rounded up; 0 for one bin
   Pages pages_;
 };
 

@@ -420,7 +420,11 @@ struct Chain : World<OneBin> {
     const uint32_t tail = index.find_and_pin(keys()[n - 1]);
     if (tail == kNone) return;
     uint32_t pages[kLength];
-    require(index.gather(keys(), n, pages) == n && pages[n - 1] == tail, "a hole under a pin");
+    index.chain<2, 1>(keys(), n, tail, [&](size_t i, uint32_t page, uint64_t link) {
+      pages[i] = page;
+      require(i != 0 || static_cast<uint32_t>(link) == page, "a first page with a parent");
+    });
+    require(pages[n - 1] == tail, "another last page");
     require(index.match(keys(), kLength) >= n, "a pinned chain was missed");
     for (uint32_t i = 0; i < n; ++i) require(content[pages[i]] == i + 1, "other content");
     table.raise_stamp(tail, 2);
@@ -484,12 +488,21 @@ BOOST_AUTO_TEST_CASE(a_live_page_takes_over_the_key_of_a_dead_one) {
   BOOST_TEST(executions > 100U);
 }
 
-BOOST_AUTO_TEST_CASE(gather_ends_where_a_page_is_not_the_parent_of_the_next) {
+// A chain is what hangs on its last page, whatever the index says of the keys above it.
+BOOST_AUTO_TEST_CASE(a_wrong_hint_does_not_lead_a_chain_astray) {
   Chain world(4);
-  world.publish_chain(2);
-  world.publish(2);  // A root of its own, and not a child of the second page.
-  uint32_t pages[Chain::kLength];
-  BOOST_TEST(world.index.gather(Chain::keys(), Chain::kLength, pages) == 2U);
-  const auto refuse = [](uint32_t, size_t i) { return i < 1; };
-  BOOST_TEST(world.index.gather(Chain::keys(), Chain::kLength, pages, AlwaysAlive{}, refuse) == 1U);
+  world.publish_chain(3);
+  const uint32_t tail = world.index.peek(key_of(2));
+  const uint32_t middle = world.table[tail].parent.load();
+  // Right hints; hints that name each other's pages; keys of which the index knows nothing.
+  const Key swapped[Chain::kLength] = {key_of(1), key_of(0), key_of(2)};
+  const Key unknown[Chain::kLength] = {key_of(7), key_of(8), key_of(2)};
+  for (const Key *keys : {Chain::keys(), swapped, unknown}) {
+    uint32_t pages[Chain::kLength] = {};
+    world.index.chain<3, 1>(keys, Chain::kLength, tail,
+                            [&](size_t i, uint32_t page, uint64_t) { pages[i] = page; });
+    BOOST_TEST(pages[2] == tail);
+    BOOST_TEST(pages[1] == middle);
+    BOOST_TEST(pages[0] == world.table[middle].parent.load());
+  }
 }

@@ -100,7 +100,9 @@ struct Cache {
     const uint32_t tail = index.find_and_pin(chain[hit - 1]);
     if (tail == kNone) return 0;
     uint32_t pages[kLength];
-    check(index.gather(chain, hit, pages) == hit && pages[hit - 1] == tail);
+    index.template chain<3, 1>(chain, hit, tail,
+                               [&](size_t i, uint32_t page, uint64_t) { pages[i] = page; });
+    check(pages[hit - 1] == tail);
     for (size_t i = 0; i < hit; ++i) check(content[pages[i]] == content_of(chain[i]));
     table.raise_stamp(tail, epoch);
     table.unpin(tail);

@@ -1,6 +1,10 @@
 // A cache full of chains, for rows that measure the C API: `chains` prefixes of `length` pages, all
 // published, nothing leased. Smallest geometry; frames are never written.
 //
+// Young: chains were published one after the other into an empty cache, so that the pages of each
+// have neighbouring numbers. Aged: each page of a chain is any page of the cache, which is worse
+// than what evictions leave (they free the ends of chains, which are runs).
+//
 //   keys(c) are the keys of chain c; after construction quire_match of each gives `length`.
 // Thread class: built on one thread; the cache itself serves any.
 #ifndef QUIRE_BENCH_FILLED_CACHE_H
@@ -26,7 +30,7 @@ inline void check(quire_status status, const char *call) {
 class FilledCache {
  public:
   // room: pages of the cache, at least chains * length.
-  FilledCache(uint32_t room, uint32_t chains, uint32_t length, uint64_t seed)
+  FilledCache(uint32_t room, uint32_t chains, uint32_t length, uint64_t seed, bool aged = false)
       : chains_(chains), length_(length), keys_(size_t{chains} * length) {
     quire_config config;
     check(quire_config_init(&config), "quire_config_init");
@@ -42,6 +46,10 @@ class FilledCache {
     check(quire_root_key(cache_, nullptr, 0, &root_), "quire_root_key");
     Random random(seed);
     for (quire_key &key : keys_) key = quire_key{random(), random()};
+    if (aged) {
+      publish_shuffled(random);
+      return;
+    }
     for (uint32_t chain = 0; chain < chains; ++chain) publish_chain(keys(chain), length);
   }
 
@@ -86,6 +94,30 @@ class FilledCache {
   }
 
  private:
+  void publish_shuffled(Random &random) {
+    std::vector<quire_page> pages(keys_.size());
+    quire_alloc_options options;
+    QUIRE_INIT(&options);
+    options.flags = QUIRE_ALLOC_SEALED;
+    check(quire_alloc(cache_, static_cast<uint32_t>(pages.size()), &options, pages.data()),
+          "quire_alloc");
+    for (size_t i = pages.size(); i > 1; --i) std::swap(pages[i - 1], pages[random.below(i)]);
+    for (uint32_t chain = 0; chain < chains_; ++chain) {
+      const quire_prefix p = prefix(keys(chain), length_);
+      quire_lease lease;
+      check(quire_acquire(cache_, &p, nullptr, nullptr, nullptr, &lease), "quire_acquire");
+      quire_publish_result result;
+      QUIRE_INIT(&result);
+      check(quire_publish(cache_, lease, &p, pages.data() + size_t{chain} * length_, nullptr,
+                          &result),
+            "quire_publish");
+      check(quire_release(cache_, lease, nullptr), "quire_release");
+      check(quire_step(cache_), "quire_step");
+      if (result.n_published != length_)
+        throw std::runtime_error("the index did not take all pages");
+    }
+  }
+
   uint32_t chains_, length_;
   quire_cache *cache_ = nullptr;
   quire_key root_{};

@@ -120,10 +120,10 @@ class Ours {
     if (hit == 0) return 0;
     const uint32_t tail = index.find_and_pin(keys[hit - 1]);
     if (tail == kNone) return 0;
-    const size_t got = index.gather(keys, hit, pages);
+    index.chain(keys, hit, tail, [pages](size_t i, uint32_t page, uint64_t) { pages[i] = page; });
     table.raise_stamp(tail, epoch);
     table.unpin(tail);
-    return got;
+    return hit;
   }
 
  private:
@@ -374,7 +374,7 @@ std::vector<Row> match_rows(const Context &context) {
     const auto measure = [&](auto &&work) {
       double ns = 0;
       for (uint32_t i = 0; i < queries; ++i) {
-        ours.index.gather(keys.chain_at(++turn), kLongChain, scratch.data());
+        ours.acquire(keys.chain_at(++turn), kLongChain, scratch.data(), 1);
         const Stopwatch watch;
         const size_t got = work(query[i].data(), query[i].size());
         ns += watch.ns();
