@@ -3,16 +3,17 @@
 // since neither bins nor descriptors are ever freed (runtime/page_table.h).
 //
 //   bin     128 bytes, two cache lines; the second is touched only where the first one's slots are
-//           not enough, which at three entries a bin is 1 to 5 % of bins
+//           not enough, which at two and a half entries a bin is one in a hundred or fewer
 //   header  63                    30 29 28       3 2 1 0
 //          +------------------------+-----+-----+---+---+    2 bits a slot: 0 empty, 1 claimed,
 //          | version:34             | s14 | ... |s1 |s0 |    2 valid
 //          +------------------------+-----+-----+---+---+
 //   slot    tag:32 (never 0) | page:32
 //
-// A key's bin is the low half of key.lo modulo the number of bins; its tag comes from key.hi. An entry never moves and never
-// leaves its bin. A bin with fifteen entries is full: its next key is "not indexed", which is a
-// legal answer (at three keys a bin, about one insert in a million into a full table).
+// A key's bin is the low half of key.lo modulo the number of bins; its tag comes from key.hi. An
+// entry never moves and never leaves its bin. A bin with fifteen entries is full: its next key is
+// "not indexed", which is a legal answer (at two and a half keys a bin, about one insert in
+// fourteen million into a full table).
 //
 // | step                | atomic on the header                           | order   | pairs with     |
 // | ------------------- | ---------------------------------------------- | ------- | -------------- |
@@ -68,7 +69,7 @@
 // has this bin and this tag; live pages of one bin have different keys; valid slots = visible
 // pages.
 //
-// Cost: bins are a third of the pages: 43 bytes a page. Thread
+// Cost: bins are two fifths of the pages: 51 bytes a page. Thread
 // class: any thread. peek, match, chain are wait free; find is lock free (sent back only by a
 // commit to the bin), so are insert and erase.
 #ifndef QUIRE_RUNTIME_PREFIX_INDEX_H_
@@ -127,7 +128,7 @@ class PrefixIndex {
   static constexpr size_t kProbes = 8;
 
   static uint32_t bins(uint32_t capacity) noexcept {
-    return std::max<uint32_t>(1, (capacity + 2) / 3);
+    return std::max<uint32_t>(1, static_cast<uint32_t>((uint64_t{capacity} * 2 + 4) / 5));
   }
   static size_t bytes(uint32_t capacity) noexcept { return size_t{bins(capacity)} * sizeof(Bin); }
 
