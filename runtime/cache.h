@@ -67,19 +67,29 @@ inline constexpr uint16_t kPageBehind = 16;  // may be ready before a page above
 enum class FrameClass : uint32_t { kSealed = 0, kOpen = 1 };
 
 // Whether a page may be found: neither past its absolute expiry nor of a namespace that was
-// evicted. Goes from true to false, never back, and never for a parent before its child. now_ms 0:
-// the cache has no absolute TTLs.
+// evicted. Goes from true to false, never back, and never for a parent before its child.
+//
+// Exact to the clock's millisecond: the time of the last tick would let a page live on for as long
+// as the timer rests. But a clock is asked at most once a call, and only when a page with an expiry
+// is met: reading one costs as much as a good part of a lookup.
 struct Alive {
+  static constexpr uint64_t kUnread = UINT64_MAX;
+
   const PageTable<> *pages;
   const NamespaceTable *spaces;
-  uint64_t now_ms;
+  mutable uint64_t now_ms;
+  quire_clock_fn clock = nullptr;  // where now_ms is kUnread
+  void *clock_user = nullptr;
 
   bool operator()(uint32_t page) const noexcept {
     const PageDescriptor &d = (*pages)[page];
     const uint32_t space = d.space.load(std::memory_order_relaxed);
     if (d.space_generation.load(std::memory_order_relaxed) != spaces->generation(space))
       return false;
-    return now_ms == 0 || d.expiry_ms.load(std::memory_order_relaxed) > now_ms;
+    const uint64_t expiry = d.expiry_ms.load(std::memory_order_relaxed);
+    if (expiry == UINT64_MAX) return true;
+    if (now_ms == kUnread) now_ms = clock(clock_user);
+    return expiry > now_ms;
   }
 };
 
@@ -364,7 +374,6 @@ class Cache final : private EvictSink, private BackgroundWork {
   uint32_t low_frames_ = 0;  // watermarks, in frames
   uint32_t high_frames_ = 0;
   uint64_t last_activity_ = 0;  // the thread's: what the counters summed up to at its last tick
-  std::atomic<bool> expires_{false};  // some page has an absolute expiry
   std::atomic<bool> zeroing_{false};
   // What all streams had passed when an eviction for the caller's sake last gave limbo frames only.
   std::atomic<uint64_t> fed_limbo_at_{0};

@@ -31,9 +31,8 @@ uint64_t deadline_after(uint64_t now_ms, uint64_t ms) noexcept {
 }  // namespace
 
 Alive Cache::alive() const noexcept {
-  // Reading a clock costs more than a lookup; caches without absolute TTLs never pay for it.
-  const uint64_t now = expires_.load(std::memory_order_relaxed) ? now_ms() : 0;
-  return Alive{&tables_->pages, &tables_->spaces, now};
+  return Alive{&tables_->pages, &tables_->spaces, Alive::kUnread, config_.values.clock,
+               config_.values.clock_user};
 }
 
 Status Cache::match(const quire_prefix &prefix, quire_hit *hit) noexcept {

@@ -107,7 +107,6 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
   if (context.retention != nullptr) retain(page, *context.retention);
   if (expiry != UINT64_MAX) {
     pages.set_class(page, pages.page_class(page) | kTagExpires);
-    if (!expires_.load(std::memory_order_relaxed)) expires_.store(true, std::memory_order_release);
     reclaimer_->note_ttl();
   }
 }

@@ -15,8 +15,14 @@
 
 namespace {
 
+struct Clock {
+  uint64_t now = 1000;
+  uint32_t reads = 0;
+};
+
 uint64_t read_clock(void *user) {
-  return *static_cast<uint64_t *>(user);
+  ++static_cast<Clock *>(user)->reads;
+  return static_cast<Clock *>(user)->now;
 }
 
 struct World {
@@ -28,7 +34,7 @@ struct World {
     config.epoch_ms = QUIRE_NO_TIMER;
     if (own_clock) {
       config.clock = read_clock;
-      config.clock_user = &now;
+      config.clock_user = &clock;
     }
     BOOST_REQUIRE_MESSAGE(quire_open(&config, &cache) == QUIRE_OK, quire_last_error());
     BOOST_REQUIRE_EQUAL(quire_root_key(cache, nullptr, 0, &root), QUIRE_OK);
@@ -102,7 +108,7 @@ struct World {
 
   quire_cache *cache = nullptr;
   quire_key root = {};
-  uint64_t now = 1000;
+  Clock clock;
   std::vector<uint32_t> tokens;
 };
 
@@ -155,15 +161,15 @@ BOOST_AUTO_TEST_CASE(deadlines_saturate_and_renewed_leases_are_not_revoked) {
   const quire_lease forever = w.acquire({}, QUIRE_ACQUIRE_REVOCABLE, UINT64_MAX);
   const quire_lease renewed = w.acquire({}, QUIRE_ACQUIRE_REVOCABLE, 10);
   const quire_lease late = w.acquire({}, QUIRE_ACQUIRE_REVOCABLE, 10);
-  w.now += 5;
+  w.clock.now += 5;
   BOOST_CHECK_EQUAL(quire_lease_renew(w.cache, renewed, 10), QUIRE_OK);
-  w.now += 6;
+  w.clock.now += 6;
   BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
   BOOST_CHECK_EQUAL(w.stats().leases_revoked_total, 1u);
   BOOST_CHECK_EQUAL(quire_release(w.cache, late, nullptr), QUIRE_E_STALE);
   // The slot of the revoked lease has a new owner, without a deadline.
   const quire_lease fresh = w.acquire({});
-  w.now += 1;
+  w.clock.now += 1;
   BOOST_CHECK_EQUAL(quire_step(w.cache), QUIRE_OK);
   BOOST_CHECK_EQUAL(w.stats().leases_late_total, 1u);
   quire_lease_record r;
@@ -173,6 +179,45 @@ BOOST_AUTO_TEST_CASE(deadlines_saturate_and_renewed_leases_are_not_revoked) {
   for (const quire_lease lease : {forever, renewed, fresh}) {
     BOOST_CHECK_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
   }
+}
+
+BOOST_AUTO_TEST_CASE(expiry_is_exact_and_only_pages_that_expire_pay_for_a_clock) {
+  World w(kPlain, true);
+  const auto lasting = w.keys(3, 0), passing = w.keys(2, 500);
+  w.fill(lasting);
+  {
+    const quire_lease lease = w.acquire({});
+    quire_page pages[2];
+    BOOST_REQUIRE_EQUAL(w.alloc(lease, 2, pages), QUIRE_OK);
+    quire_retention retention;
+    QUIRE_INIT(&retention);
+    retention.absolute_ttl_ms = 10;
+    quire_publish_options o;
+    QUIRE_INIT(&o);
+    o.retention = &retention;
+    const quire_prefix p = w.prefix(passing);
+    BOOST_REQUIRE_EQUAL(quire_publish(w.cache, lease, &p, pages, &o, nullptr), QUIRE_OK);
+    BOOST_REQUIRE_EQUAL(quire_release(w.cache, lease, nullptr), QUIRE_OK);
+  }
+  const auto match = [&w](const std::vector<quire_key> &keys) {
+    quire_hit hit;
+    QUIRE_INIT(&hit);
+    const quire_prefix p = w.prefix(keys);
+    BOOST_REQUIRE_EQUAL(quire_match(w.cache, &p, &hit), QUIRE_OK);
+    return hit.pages;
+  };
+  w.clock.reads = 0;
+  BOOST_CHECK_EQUAL(match(lasting), 3u);
+  BOOST_CHECK_EQUAL(quire_release(w.cache, w.acquire(lasting), nullptr), QUIRE_OK);
+  BOOST_CHECK_EQUAL(w.clock.reads, 0u);
+  w.clock.now += 9;
+  BOOST_CHECK_EQUAL(match(passing), 2u);
+  BOOST_CHECK_EQUAL(w.clock.reads, 1u);
+  BOOST_CHECK_EQUAL(quire_release(w.cache, w.acquire(passing), nullptr), QUIRE_OK);
+  BOOST_CHECK_EQUAL(w.clock.reads, 2u);
+  // No step since: the last tick's time is long ago.
+  w.clock.now += 1;
+  BOOST_CHECK_EQUAL(match(passing), 0u);
 }
 
 BOOST_AUTO_TEST_CASE(duplicates_that_stay_private_do_not_move_the_next_page) {
