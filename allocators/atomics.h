@@ -4,7 +4,8 @@
 // for every word that two threads may touch. In the library that is std::atomic, at no cost. In the
 // model tests it is a word whose every operation hands the processor to a seeded scheduler
 // (tests/support/scheduler.h), so that one execution in a thousand becomes one test among
-// thousands.
+// thousands; and which may, as far as its memory order allows, read values that are not the newest
+// (tests/support/weak_atomics.h), so that an order that is too weak fails a test.
 //
 // Words of the region are placed in memory that several processes may map, so they must be lock
 // free and must hold nothing but their value: both are asserted below. Structures over the region
@@ -30,6 +31,9 @@ inline constexpr size_t kCacheLine = 64;
 struct StdAtomics {
   template <class T>
   using atomic = std::atomic<T>;
+  // A member that one thread at a time may touch; model tests check every access of it.
+  template <class T>
+  using plain = T;
 
   // A small number of the calling thread, dense over the life of the process: it spreads threads
   // over cursors and shards, and never decides anything.

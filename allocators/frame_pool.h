@@ -20,9 +20,10 @@
 // | ------------------- | ----------------------------- | ------- | -------------------------------- |
 // | alloc: reserve      | CAS available, c -> c - n     | acquire | free's add: the bits are set     |
 // | alloc: take bits    | CAS word                      | acquire | free's or: the frame's last use  |
-// | alloc: found it dry | and summary, then look again  | seq_cst | free, next two rows              |
+// | alloc: found it dry | and summary, then load word   | seq_cst | free, next two rows              |
 // | free: give bits     | or word                       | seq_cst | alloc's take; alloc found it dry |
-// | free: word was dry  | load summary; or, if clear    | seq_cst | alloc found it dry               |
+// | free: word was dry  | load summary                  | seq_cst | alloc found it dry               |
+// | both: hint is back  | or summary                    | relaxed | (the word decides)               |
 // | free: announce      | add available                 | release | alloc's reserve                  |
 //
 // ABA: a take compares a word of bits, and equal bits are the same free numbers; there is no order
@@ -292,7 +293,8 @@ class FramePool {
     const uint64_t bit = uint64_t{1} << (w % 64);
     if ((summary_[w / 64].load(kRelaxed) & bit) == 0) return;  // relaxed: as a hint.
     summary_[w / 64].fetch_and(~bit, kSeqCst);
-    if (word_[w].load(kSeqCst) != 0) summary_[w / 64].fetch_or(bit, kSeqCst);
+    // relaxed, here and in give(): whoever sees the hint still has to look at the word.
+    if (word_[w].load(kSeqCst) != 0) summary_[w / 64].fetch_or(bit, kRelaxed);
   }
 
   size_t give(uint32_t w, uint64_t mask) noexcept {
@@ -300,7 +302,7 @@ class FramePool {
     const uint64_t old = word_[w].fetch_or(mask, kSeqCst);
     if (old == 0) {
       const uint64_t bit = uint64_t{1} << (w % 64);
-      if ((summary_[w / 64].load(kSeqCst) & bit) == 0) summary_[w / 64].fetch_or(bit, kSeqCst);
+      if ((summary_[w / 64].load(kSeqCst) & bit) == 0) summary_[w / 64].fetch_or(bit, kRelaxed);
     }
     return static_cast<size_t>(std::popcount(mask & ~old));
   }

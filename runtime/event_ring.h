@@ -124,8 +124,9 @@ class BasicEventRing {
         memory_->dropped.value.fetch_add(1, std::memory_order_relaxed);
         return false;
       }
-      slot.record = event;
-      slot.record.sequence = word >> kPositionBits;
+      EventRecord numbered = event;
+      numbered.sequence = word >> kPositionBits;
+      slot.record = numbered;
       // release: pairs with poll's load: the record is whole.
       slot.turn.store((position + 1) & kPositionMask, std::memory_order_release);
       return true;
@@ -168,7 +169,8 @@ class BasicEventRing {
   };
   struct alignas(kCacheLine) Slot {
     atomic<uint32_t> turn;
-    EventRecord record;  // of the one thread that the turn gives it to
+    // Of the one thread that the turn gives it to.
+    typename A::template plain<EventRecord> record;
   };
   struct Memory {
     Line<uint32_t> started;

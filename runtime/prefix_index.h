@@ -19,10 +19,10 @@
 // | ------------------- | ---------------------------------------------- | ------- | -------------- |
 // | find: look          | load                                           | acquire | commit         |
 // | find: after the pin | load: slot still valid, version the same       | acquire | erase, commit  |
-// | insert: claim       | CAS, slot 0 -> 1, whole header compared        | relaxed | (its own scan) |
+// | insert: claim       | CAS, slot 0 -> 1, whole header compared        | acquire | give up, erase |
 // | insert: fill        | store of the slot                              | release | find's load    |
 // | insert: commit      | CAS, slot 1 -> 2, version + 1, whole header    | acq_rel | find, commit   |
-// | insert: give up     | and, slot 1 -> 0                               | relaxed | (nothing)      |
+// | insert: give up     | and, slot 1 -> 0                               | release | claim          |
 // | erase               | and, slot 2 -> 0                               | release | claim          |
 //
 // FIND. For each slot that is valid in the header with the key's tag: pin the page (state visible
@@ -447,8 +447,9 @@ class PrefixIndex {
       const uint64_t empty = ~(header | header >> 1) & kClaimedBits;
       if (empty == 0) return kSlots;
       const auto slot = static_cast<uint32_t>(std::countr_zero(empty)) / 2;
-      // relaxed: it takes the slot and shows nothing; the fill's release carries it.
-      if (bin.header.compare_exchange_weak(header, header | claimed_bit(slot), kRelaxed,
+      // acquire: pairs with the releases of give_up() and erase(): what the slot's former owners
+      // stored to it comes before our fill. Else theirs could come to be the last.
+      if (bin.header.compare_exchange_weak(header, header | claimed_bit(slot), kAcquire,
                                            kRelaxed)) {
         return slot;
       }
@@ -474,7 +475,8 @@ class PrefixIndex {
     // The page first: an empty slot is anybody's. Finders that still see it come from a former life
     // of this slot and find it claimed or empty.
     pages_.undo_visible(page);
-    bin.header.fetch_and(~claimed_bit(slot), kRelaxed);  // relaxed: nothing to show.
+    // release: pairs with the acquire of claim_slot(): our fill comes before the next owner's.
+    bin.header.fetch_and(~claimed_bit(slot), kRelease);
   }
 
   // A page that has the key's tag, its descriptor on its way into the cache; kNone if there is

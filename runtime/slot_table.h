@@ -32,8 +32,8 @@
 
 namespace quire {
 
-// Slot has an atomic<uint32_t> `word`.
-template <class Slot>
+// Slot has an A::atomic<uint32_t> `word`. Tests use narrower generations.
+template <class Slot, class A = StdAtomics, uint32_t kMask = kGenerationMask>
 class SlotTable {
  public:
   static constexpr uint32_t kBusy = 1;
@@ -43,7 +43,7 @@ class SlotTable {
   SlotTable() = default;
   static size_t bytes(uint32_t capacity) noexcept { return sizeof(Slot) * size_t{capacity}; }
 
-  SlotTable(void *memory, uint32_t capacity, FramePool<> pool) noexcept
+  SlotTable(void *memory, uint32_t capacity, FramePool<A> pool) noexcept
       : slots_(static_cast<Slot *>(memory)), capacity_(capacity), pool_(pool) {}
 
   // All free. Before sharing; the slots' own fields are the caller's to construct.
@@ -62,7 +62,7 @@ class SlotTable {
     Slot &s = slots_[index];
     // release: pairs with the acquire of enter(), so that nobody enters a half-made one.
     const uint32_t word = s.word.fetch_or(kLive | kBusy, std::memory_order_release);
-    *out = Handle{index, (word >> kGenerationShift) & kGenerationMask};
+    *out = Handle{index, (word >> kGenerationShift) & kMask};
     return Status::kOk;
   }
 
@@ -99,8 +99,7 @@ class SlotTable {
     const uint32_t generation = s.word.load(std::memory_order_relaxed) >> kGenerationShift;
     // release: the next owner's open() comes after pool_.free(), but an enter() with the old handle
     // may look in between and must see either this slot whole or the new generation.
-    s.word.store(((generation + 1) & kGenerationMask) << kGenerationShift,
-                 std::memory_order_release);
+    s.word.store(((generation + 1) & kMask) << kGenerationShift, std::memory_order_release);
     pool_.free(&index, 1);
   }
 
@@ -117,7 +116,7 @@ class SlotTable {
     for (uint32_t i = from; i < capacity_; ++i) {
       const uint32_t word = slots_[i].word.load(std::memory_order_acquire);
       if ((word & kLive) == 0) continue;
-      *out = Handle{i, (word >> kGenerationShift) & kGenerationMask};
+      *out = Handle{i, (word >> kGenerationShift) & kMask};
       return true;
     }
     return false;
@@ -138,7 +137,7 @@ class SlotTable {
  private:
   Slot *slots_ = nullptr;
   uint32_t capacity_ = 0;
-  FramePool<> pool_;
+  FramePool<A> pool_;
 };
 
 }  // namespace quire

@@ -13,8 +13,10 @@
 //
 // Three ways to explore:
 //   Scheduler(seed)         a random walk: at each atomic, another thread with chance 1 / one_in
-//   explore(preemptions, f) every execution with at most so many preemptions, for small cases;
-//                           f(scheduler) sets up, spawns, runs and judges one of them
+//   explore(bounds, f)      every execution with at most so many preemptions, for small cases;
+//                           f(scheduler) sets up, spawns, runs and judges one of them. Stateless
+//                           depth-first search: each execution is one path in the tree of choices.
+//                           A preemption is a switch from a thread that could have gone on
 //   s.stop(thread, n)       the thread never gets beyond its n-th atomic: what others do must not
 //                           depend on it. Its stack is dropped, so it should own no heap memory
 //
@@ -23,9 +25,13 @@
 // them, and explore with one preemption less, and say so: they are there for the memory errors, the
 // interleavings are the same.
 //
-// Threads are fibers (ucontext) of one real thread. Interleavings are sequentially consistent: what
-// a weaker memory order would allow is not explored here; ThreadSanitizer in tests/stress sees
-// that. compare_exchange_weak fails spuriously now and then in a random walk.
+// Threads are fibers (ucontext) of one real thread. Over ModelAtomics, interleavings are sequentially
+// consistent; over WeakAtomics (tests/support/weak_atomics.h) each load also chooses among the values
+// that its memory order allows it to see, as one more choice of the walk or of the exploration,
+// bounded by Bounds::stale. compare_exchange_weak fails spuriously now and then in a random walk.
+//
+// A failure that is found inside an algorithm (no end, a data race) abandons the execution: fibers
+// are dropped where they are, since algorithms are noexcept and cannot be unwound.
 #ifndef QUIRE_TESTS_SUPPORT_SCHEDULER_H_
 #define QUIRE_TESTS_SUPPORT_SCHEDULER_H_
 
@@ -95,12 +101,27 @@ struct Path {
   }
 };
 
+// How far explore() goes: switches away from a thread that could go on, and, over WeakAtomics, reads
+// of a value that is not the newest (and stores that are ordered before the newest).
+struct Bounds {
+  uint32_t preemptions = 2;
+  uint32_t stale = 0;
+};
+
 class Scheduler {
  public:
   static constexpr uint64_t kMaxSteps = 200000;
 
-  explicit Scheduler(uint64_t seed, uint32_t one_in = 3) : random_(seed), one_in_(one_in) {}
-  Scheduler(Path *path, uint32_t preemptions) : random_(0), path_(path), left_(preemptions) {}
+  // one_in: a switch at every so many atomics; stale_one_in: of the loads that may see an older
+  // value, one in so many does.
+  explicit Scheduler(uint64_t seed, uint32_t one_in = 3, uint32_t stale_one_in = 3)
+      : serial_(next_serial()), random_(seed), one_in_(one_in), stale_one_in_(stale_one_in) {}
+  Scheduler(Path *path, const Bounds &bounds)
+      : serial_(next_serial()),
+        random_(0),
+        path_(path),
+        left_(bounds.preemptions),
+        stale_left_(bounds.stale) {}
   Scheduler(const Scheduler &) = delete;
   Scheduler &operator=(const Scheduler &) = delete;
   ~Scheduler() {
@@ -148,13 +169,47 @@ class Scheduler {
   void yield(const char *operation, const void *address, uint64_t value) {
     Thread &self = *threads_[running_];
     if (unwinding_ || std::uncaught_exceptions() > 0) return;
-    trace_.push_back({running_, operation, address, value});
-    if (trace_.size() > kMaxSteps) fail("no end after " + std::to_string(kMaxSteps) + " atomics");
+    if (trace_.size() > kMaxSteps) {
+      abandon("no end after " + std::to_string(kMaxSteps) + " atomics");
+    }
     if (self.steps++ >= self.stop_after) self.done = true;  // It stays where it is.
     const uint32_t next = choose(running_);
     if (next != running_) switch_to(next);
+    // Here, not before: the trace is in the order of what was done.
+    trace_.push_back({running_, operation, address, value});
   }
 
+  // What the operation that has just yielded saw, for the trace.
+  void saw(const char *operation, uint64_t value) {
+    if (trace_.empty()) return;
+    trace_.back().operation = operation;
+    trace_.back().value = value;
+  }
+
+  // Which of so many values an operation takes; 0: the newest.
+  uint32_t choose_value(uint32_t options) {
+    if (options <= 1) return 0;
+    if (path_ == nullptr) {
+      return stale_one_in_ != 0 && random_.one_in(stale_one_in_) ? random_.below(options) : 0;
+    }
+    if (stale_left_ == 0) return 0;
+    const uint32_t taken = path_->pick(options);
+    if (taken != 0) --stale_left_;
+    return taken;
+  }
+
+  // Ends the execution as failed, from inside of a model thread. Does not return.
+  [[noreturn]] void abandon(const std::string &why) {
+    if (!failure_) failure_ = std::make_exception_ptr(std::runtime_error(why));
+    unwinding_ = true;
+    for (auto &thread : threads_) thread->done = true;
+    switch_to(kNobody);
+    std::abort();  // Nobody switches to a thread that is done.
+  }
+
+  // Tells one scheduler from another for the life of the process.
+  uint64_t serial() const { return serial_; }
+  uint32_t threads() const { return static_cast<uint32_t>(threads_.size()); }
   bool spurious() { return path_ == nullptr && random_.one_in(16); }
   uint32_t running() const { return running_; }
   uint64_t steps(uint32_t thread) const { return threads_[thread]->steps; }
@@ -204,9 +259,10 @@ class Scheduler {
     return stack;
   }
 
-  [[noreturn]] void fail(const std::string &why) {
-    unwinding_ = true;
-    throw std::runtime_error(why);
+  static uint64_t next_serial() {
+    static std::atomic<uint64_t> serials{0};
+    // relaxed: a number, and nothing else.
+    return serials.fetch_add(1, std::memory_order_relaxed) + 1;
   }
 
   // Who goes on, after `now` was about to do an atomic or has finished; kNobody: the end.
@@ -300,10 +356,11 @@ class Scheduler {
   std::vector<Step> trace_;
   ucontext_t main_{};
   uint32_t running_ = kNobody;
+  uint64_t serial_;
   Random random_;
-  uint32_t one_in_ = 1;
+  uint32_t one_in_ = 1, stale_one_in_ = 0;
   Path *path_ = nullptr;
-  uint32_t left_ = 0;
+  uint32_t left_ = 0, stale_left_ = 0;
   bool unwinding_ = false;
   std::exception_ptr failure_;
 #if defined(__SANITIZE_THREAD__)
@@ -395,33 +452,40 @@ class Atomic {
 struct ModelAtomics {
   template <class T>
   using atomic = Atomic<T>;
+  template <class T>
+  using plain = T;
   static uint32_t thread_index() {
     return Scheduler::current() == nullptr ? 0 : Scheduler::current()->running();
   }
 };
 
-// Runs every execution with at most so many preemptions; returns their number.
+// Runs every execution within the bounds, or the first `most` of them; returns their number.
 template <class Case>
-uint64_t explore(uint32_t preemptions, const Case &one_case) {
+uint64_t explore(Bounds bounds, const Case &one_case, uint64_t most = UINT64_MAX) {
   Path path;
   uint64_t executions = 0;
 #if defined(QUIRE_MODEL_SANITIZED)
-  if (preemptions > 1) {
-    --preemptions;
-    std::printf("sanitizer build: executions with at most %u preemptions, one less\n", preemptions);
+  if (bounds.preemptions > 1) {
+    --bounds.preemptions;
+    std::printf("sanitizer build: executions with at most %u preemptions, one less\n",
+                bounds.preemptions);
   }
 #endif
   do {
     ++executions;
     try {
-      Scheduler scheduler(&path, preemptions);
+      Scheduler scheduler(&path, bounds);
       one_case(scheduler);
     } catch (const std::exception &e) {
       throw std::runtime_error("execution " + std::to_string(executions) + ": " + e.what() + "\n" +
                                Scheduler::last_trace());
     }
-  } while (path.advance());
+  } while (executions < most && path.advance());
   return executions;
+}
+template <class Case>
+uint64_t explore(uint32_t preemptions, const Case &one_case) {
+  return explore(Bounds{preemptions, 0}, one_case);
 }
 
 // Runs body(seed) for so many seeds, and returns how many; the first that throws is named, with its

@@ -1,0 +1,467 @@
+// Page table and prefix index over the simulated weak memory: find, publish, evict, pins by handle,
+// shared private pages, chains, stamps and leaf bits, each in a case of two or three threads that is
+// explored exhaustively within its bounds. Every weaker order and every torn read-modify-write in
+// page_table.h, prefix_index.h and evict.h must fail one of them.
+#define BOOST_TEST_MODULE model_weak_pages
+#define BOOST_TEST_DYN_LINK
+#include <boost/test/unit_test.hpp>
+#include <vector>
+
+#include "tests/support/campaign.h"
+#include "tests/support/weak_pages.h"
+
+using namespace quire;
+using namespace quire::model;
+
+namespace {
+
+using Pages = WeakPages<OneBin>;
+
+void find_and_publish(Scheduler &s) {
+  Pages world(2);
+  s.spawn([&] { world.publish(0); });
+  s.spawn([&] {
+    world.find(0);
+    world.find(0, 2);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+void find_and_evict(Scheduler &s) {
+  Pages world(2);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] { world.find(0, 3); });
+  s.spawn([&] { world.find(0, 2); });
+  s.spawn([&] { world.evict(page); });
+  s.run();
+  world.check_at_rest();
+}
+
+// The finder's page is evicted, its number reused for another key, and for the same key again.
+template <class Traits>
+void find_and_recycle(Scheduler &s) {
+  WeakPages<Traits> world(1);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] { world.find(0, 2); });
+  s.spawn([&] {
+    world.evict(page);
+    world.publish(1);
+    world.evict(page);
+    world.publish(0);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+void two_publishers(Scheduler &s) {
+  Pages world(2);
+  uint32_t got[2];
+  for (auto &page : got) s.spawn([&] { page = world.publish(0); });
+  s.run();
+  require(got[0] == got[1] && got[0] != kNone, "two canonical pages");
+  require(world.index.size() == 1, "two entries");
+  world.check_at_rest();
+}
+
+void publishers_of_two_keys(Scheduler &s) {
+  WeakPages<OneTag> world(3);
+  s.spawn([&] { world.publish(0); });
+  s.spawn([&] { world.publish(1); });
+  s.spawn([&] { world.publish(0); });
+  s.run();
+  require(world.index.size() == 2, "not two entries");
+  world.check_at_rest();
+}
+
+// An evicted key is published anew while a finder and another publisher look for it.
+void evict_and_publish(Scheduler &s) {
+  Pages world(2);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] { world.find(0); });
+  s.spawn([&] {
+    world.evict(page);
+    world.publish(0);
+  });
+  s.spawn([&] { world.publish(0); });
+  s.run();
+  world.check_at_rest();
+}
+
+// The slot in which a finder saw the page holds another key's valid entry by the time it looks.
+void another_entry_in_the_slot(Scheduler &s) {
+  Pages world(3);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] { world.find(0); });
+  s.spawn([&] {
+    world.evict(page);
+    world.publish(1);
+    world.publish(0);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// A key that is there throughout is missed by nobody, whatever goes on in its bin.
+template <class Traits>
+void present_throughout(Scheduler &s) {
+  WeakPages<Traits> world(3);
+  const uint32_t other = world.publish(1);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] {
+    world.evict(other);
+    world.publish(2);
+  });
+  s.spawn([&] {
+    require(world.peek(weak_key(0)) == page, "peek missed a key that is there");
+    require(world.find(0) == page, "find missed a key that is there");
+    const Key keys[] = {weak_key(0)};
+    require(world.index.match(keys, 1) == 1, "match missed a key that is there");
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// No page ever had the first half of one key and the second half of another.
+void mixed_keys(Scheduler &s) {
+  WeakPages<OneTag> world(1);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] {
+    world.evict(page);
+    world.publish(1);
+  });
+  s.spawn([&] {
+    const Key mixed[] = {{weak_key(0).lo, weak_key(1).hi}, {weak_key(1).lo, weak_key(0).hi}};
+    for (const Key &key : mixed) {
+      require(world.peek(key) == kNone, "peeked a key that never was");
+      require(world.index.find_and_pin(key) == kNone, "found a key that never was");
+    }
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// A handle pins its own life of the page and no other. How the handle comes to the other thread
+// orders nothing: only the page's word does.
+void pins_by_handle(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0);
+  const uint32_t generation = world.table.generation(page);
+  s.spawn([&] {
+    world.evict(page);
+    world.publish(1);
+  });
+  for (uint32_t life = generation; life < generation + 2; ++life) {
+    s.spawn([&, life] {
+      if (!world.table.pin_exact(page, life)) return;
+      const uint32_t k = life - generation;
+      world.check_pinned(page, k);
+      require(world.table.add_ref(page), "no room for a pin");
+      world.drop(page, k, 2);
+      world.drop(page, k, 3);
+    });
+  }
+  s.run();
+  world.forget_history();
+  world.check_at_rest();
+}
+
+// Pins beyond half of the range are refused and undone, and none is lost.
+void many_pins(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0);
+  for (int i = 0; i < 7; ++i) require(world.table.add_ref(page), "no room");
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&] {
+      bool busy = false;
+      const uint32_t found = world.index.find_and_pin(weak_key(0), {}, &busy);
+      require((found == kNone) == busy, "a page that is there was missed");
+      if (world.table.add_ref(page)) world.table.unpin(page);
+      if (found != kNone) world.table.unpin(page);
+    });
+  }
+  s.run();
+  for (int i = 0; i < 7; ++i) world.table.unpin(page);
+  world.check_at_rest();
+}
+
+// Sharers of a private page write to it in turn; the last one to go frees it, and the next owner
+// writes after all of them.
+void shared_private_page(Scheduler &s) {
+  Pages world(1);
+  uint32_t page = kNone;
+  require(world.pool.alloc(1, &page), "no page");
+  const uint32_t generation = world.table.claim(page);
+  require(world.table.add_child(page), "not shared");
+  world.content[page] = 9;
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&] {
+      require(world.content[page] == 9, "a shared page was overwritten");
+      const Release release = world.table.release_private(page, generation);
+      require(release != Release::kStale, "a share got lost");
+      if (release != Release::kFreed) return;
+      world.content[page] = 10;
+      world.pool.free(&page, 1);
+    });
+  }
+  s.spawn([&] { world.publish(1); });
+  s.run();
+  world.check_at_rest();
+}
+
+// One frees a private page, one a stale handle of it: changes nothing.
+void free_private_and_claim(Scheduler &s) {
+  Pages world(1);
+  uint32_t page = kNone;
+  require(world.pool.alloc(1, &page), "no page");
+  const uint32_t generation = world.table.claim(page);
+  world.content[page] = 9;
+  int freed = 0;
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&] {
+      if (!world.table.free_private(page, generation)) return;
+      ++freed;
+      world.content[page] = 10;
+      world.pool.free(&page, 1);
+    });
+  }
+  s.spawn([&] { world.publish(1); });
+  s.run();
+  require(freed == 1, "freed twice, or never");
+  world.check_at_rest();
+}
+
+// Without a pool between them: the page's word alone hands it on.
+void claim_after_free(Scheduler &s) {
+  Pages world(1);
+  uint32_t page = kNone;
+  require(world.pool.alloc(1, &page), "no page");
+  const uint32_t generation = world.table.claim(page);
+  WeakAtomic<uint32_t> told{0};
+  s.spawn([&] {
+    world.content[page] = 9;
+    require(world.table.free_private(page, generation), "not freed");
+    told.store(1, std::memory_order_relaxed);
+  });
+  s.spawn([&] {
+    if (told.load(std::memory_order_relaxed) == 0) return;
+    world.table.claim(page);
+    world.content[page] = 10;
+  });
+  s.run();
+}
+void claim_after_evict(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0);
+  const uint32_t generation = world.table.generation(page);
+  WeakAtomic<uint32_t> told{0};
+  s.spawn([&] {
+    require(world.table.begin_evict(page, generation), "not evicted");
+    world.content[page] = 9;
+    world.table.finish_evict(page);
+    told.store(1, std::memory_order_relaxed);
+  });
+  s.spawn([&] {
+    if (told.load(std::memory_order_relaxed) == 0) return;
+    world.table.claim(page);
+    world.content[page] = 10;
+  });
+  s.run();
+}
+void claim_after_undo(Scheduler &s) {
+  Pages world(1);
+  uint32_t page = kNone;
+  require(world.pool.alloc(1, &page), "no page");
+  const uint32_t generation = world.table.claim(page);
+  WeakAtomic<uint32_t> told{0};
+  s.spawn([&] {
+    world.table.make_visible(page, weak_key(0));
+    world.content[page] = 9;
+    world.table.undo_visible(page);
+    told.store(1, std::memory_order_relaxed);
+  });
+  s.spawn([&] {
+    if (told.load(std::memory_order_relaxed) == 0) return;
+    if (world.table.free_private(page, generation)) world.content[page] = 10;
+  });
+  s.run();
+}
+
+// A parent goes after its child, with the child's stamp; a child is published under a pinned parent.
+void parent_and_child(Scheduler &s) {
+  Pages world(2);
+  const uint32_t parent = world.publish(0, kNone, true);
+  const uint32_t child = world.publish(1, parent);
+  world.drop(parent, 0, 1);
+  s.spawn([&] { world.find(1, 3); });
+  s.spawn([&] {
+    world.evict(child);
+    world.evict(parent);
+  });
+  s.spawn([&] { world.evict(parent); });
+  s.run();
+  world.check_at_rest();
+}
+
+void publish_under_parent(Scheduler &s) {
+  Pages world(2);
+  const uint32_t root = world.publish(0);
+  s.spawn([&] {
+    const uint32_t parent = world.index.find_and_pin(weak_key(0));
+    if (parent == kNone) return;
+    world.publish(1, parent);
+    world.drop(parent, 0, 2);
+  });
+  s.spawn([&] {
+    if (!world.evict(root)) world.evict(1 - root);
+    world.evict(root);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// Presence is monotone: whoever sees the child sees the parent, unless both went meanwhile.
+void monotone_presence(Scheduler &s) {
+  Pages world(2);
+  const Key keys[] = {weak_key(0), weak_key(1)};
+  s.spawn([&] {
+    const uint32_t parent = world.publish(0, kNone, true);
+    const uint32_t child = world.publish(1, parent);
+    world.drop(parent, 0, 1);
+    world.evict(child);
+  });
+  s.spawn([&] {
+    const uint32_t child = world.index.find_and_pin(keys[1]);
+    if (child == kNone) {
+      // The child goes before the parent does, and comes after it.
+      world.index.match(keys, 2);
+      return;
+    }
+    uint32_t pages[2];
+    require(world.index.match(keys, 2) == 2, "a child without its parent");
+    require(world.index.gather(keys, 2, pages) == 2 && pages[1] == child, "a hole under a pin");
+    require(world.content[pages[0]] == 1 && world.content[pages[1]] == 2, "other content");
+    world.drop(child, 1, 2);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// Whoever finds the parent's slot free finds the child's free: the child went first.
+void parent_gone_child_gone(Scheduler &s) {
+  Pages world(2);
+  const uint32_t parent = world.publish(0, kNone, true);
+  const uint32_t child = world.publish(1, parent);
+  world.drop(parent, 0, 1);
+  s.spawn([&] {
+    world.evict(child);
+    world.evict(parent);
+  });
+  s.spawn([&] {
+    if (world.peek(weak_key(0)) == kNone) {
+      require(world.peek(weak_key(1)) == kNone, "the parent went before its child");
+    }
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// The leaf bit ends as the state word says, and the class beside it is not lost.
+void leaf_bits(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0);
+  require(world.table.add_ref(page), "no room");
+  world.table.set_class(page, 5);
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&, t] {
+      require(world.table.add_child(page), "no room");
+      if (t == 0) world.table.set_class(page, 2);
+      world.table.drop_child(page);
+    });
+  }
+  s.run();
+  require(world.table.page_class(page) == 2, "lost the class");
+  world.table.unpin(page);
+  world.check_at_rest();
+}
+
+// Stamps go to the maximum, whoever is late.
+void stamps_rise(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0);
+  for (uint32_t stamp = 2; stamp <= 4; ++stamp) {
+    s.spawn([&, stamp] { world.table.raise_stamp(page, stamp); });
+  }
+  s.run();
+  require(world.table.stamp(page) == 4, "a stamp got lost");
+}
+
+// A bin with one slot left, and two keys that want it.
+void last_slot(Scheduler &s) {
+  WeakPages<OneBin> world(16);
+  std::vector<uint32_t> fill;
+  for (uint32_t i = 0; i < 14; ++i) {
+    uint32_t page = kNone;
+    require(world.pool.alloc(1, &page), "no page");
+    world.table.claim(page);
+    world.content[page] = 100 + i;
+    const Key key{100 + i, 5};
+    require(world.index.insert(key, page).status == Insert::kInserted, "not inserted");
+  }
+  uint32_t inserted = 0, full = 0;
+  for (uint32_t k = 0; k < 2; ++k) {
+    s.spawn([&, k] {
+      uint32_t page = kNone;
+      require(world.pool.alloc(1, &page), "no page");
+      const uint32_t generation = world.table.claim(page);
+      world.content[page] = k + 1;
+      const Insert result = world.index.insert(weak_key(k), page);
+      inserted += result.status == Insert::kInserted;
+      full += result.status == Insert::kFull;
+      if (result.status == Insert::kInserted) world.check_pinned(page, k);
+      if (result.status == Insert::kFull) {
+        require(world.table.free_private(page, generation), "not private");
+        world.pool.free(&page, 1);
+      }
+    });
+  }
+  s.run();
+  require(inserted == 1 && full == 1, "one slot, and not one winner");
+  require(world.index.validate() && world.table.validate(), "invalid");
+}
+
+std::vector<ModelCase> cases() {
+  return {
+      {"find and publish", {3, 2}, find_and_publish},
+      {"find and evict", {2, 2}, find_and_evict},
+      {"find and recycle", {2, 2}, find_and_recycle<OneBin>},
+      {"find and recycle, equal tags", {2, 2}, find_and_recycle<OneTag>},
+      {"two publishers", {3, 1}, two_publishers},
+      {"publishers of two keys", {2, 1}, publishers_of_two_keys},
+      {"evict and publish", {2, 1}, evict_and_publish},
+      {"another entry in the slot", {2, 2}, another_entry_in_the_slot},
+      {"present throughout", {2, 3}, present_throughout<OneBin>},
+      {"present throughout, equal tags", {2, 3}, present_throughout<OneTag>},
+      {"mixed keys", {2, 3}, mixed_keys},
+      {"pins by handle", {2, 2}, pins_by_handle},
+      {"many pins", {3, 2}, many_pins},
+      {"shared private page", {3, 2}, shared_private_page},
+      {"free private and claim", {3, 2}, free_private_and_claim},
+      {"claim after free", {3, 3}, claim_after_free},
+      {"claim after evict", {3, 3}, claim_after_evict},
+      {"claim after undo", {3, 3}, claim_after_undo},
+      {"parent and child", {2, 2}, parent_and_child},
+      {"publish under parent", {3, 2}, publish_under_parent},
+      {"monotone presence", {2, 2}, monotone_presence},
+      {"parent gone, child gone", {2, 3}, parent_gone_child_gone},
+      {"leaf bits", {3, 2}, leaf_bits},
+      {"stamps rise", {3, 3}, stamps_rise},
+      {"the last slot", {2, 1}, last_slot},
+  };
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(pages_are_what_they_seem_in_every_order) {
+  BOOST_TEST(prove(cases()) > 1000U);
+}
