@@ -32,7 +32,7 @@
 // | unpin                   | sub 1; the stamp is raised before       | release | begin_evict       |
 // | add_child               | add, under a pin                        | relaxed | (the pin)         |
 // | drop_child              | sub; child erased, stamp handed up      | release | begin_evict       |
-// | begin_evict             | CAS: visible, 0 refs, 0 children, that  | acq_rel | unpin, drop_child |
+// | begin_evict             | CAS: visible, 0 refs, 0 children, that  | acquire | unpin, drop_child |
 // |                         | generation                              |         |                   |
 // | finish_evict: -> free   | add; generation + 1                     | release | claim             |
 //
@@ -381,9 +381,10 @@ class PageTable {
     auto &word = meta(page);
     uint64_t m = word.load(kRelaxed);
     if (!M::leaf(m) || M::ref(m) != 0 || M::generation(m) != generation) return false;
-    // acq_rel: acquire pairs with unpin() and drop_child(), release with the next change.
+    // acquire: pairs with the releases of unpin() and drop_child(). What those showed goes on to
+    // whoever acquires this state: a read-modify-write is part of their release sequence.
     const uint64_t next = m + M::change(PageState::kVisible, PageState::kEvicting);
-    if (!word.compare_exchange_strong(m, next, kAcqRel, kRelaxed)) return false;
+    if (!word.compare_exchange_strong(m, next, kAcquire, kRelaxed)) return false;
     refresh_leaf_hint(page);
     return true;
   }
@@ -452,9 +453,10 @@ class PageTable {
   void set_class(uint32_t page, uint8_t value) noexcept {
     auto &tag = tag_[page];
     uint8_t old = tag.load(kRelaxed);
-    // acq_rel: this write carries the leaf bit on, and must not break the chain of its writers.
+    // relaxed: this write carries the leaf bit on; as a read-modify-write it does not break the chain
+    // of that bit's writers.
     while (!tag.compare_exchange_weak(
-        old, static_cast<uint8_t>((old & kLeafBit) | (value & ~kLeafBit)), kAcqRel, kRelaxed)) {
+        old, static_cast<uint8_t>((old & kLeafBit) | (value & ~kLeafBit)), kRelaxed, kRelaxed)) {
     }
   }
   // A hint: see the header comment.
@@ -465,14 +467,16 @@ class PageTable {
   // Makes the leaf bit what meta says. The calls above do this; the index does after publishing.
   void refresh_leaf_hint(uint32_t page) noexcept {
     for (;;) {
-      const bool leaf = M::leaf(meta(page).load(kAcquire));
+      // relaxed, both loads: the second one cannot be older than what the last writer of the bit
+      // saw, since his write came before ours.
+      const bool leaf = M::leaf(meta(page).load(kRelaxed));
       // acq_rel: pairs with itself in the other thread that writes this bit.
       if (leaf) {
         tag_[page].fetch_or(kLeafBit, kAcqRel);
       } else {
         tag_[page].fetch_and(static_cast<uint8_t>(~kLeafBit), kAcqRel);
       }
-      if (M::leaf(meta(page).load(kAcquire)) == leaf) return;
+      if (M::leaf(meta(page).load(kRelaxed)) == leaf) return;
     }
   }
 

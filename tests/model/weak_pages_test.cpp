@@ -287,6 +287,69 @@ void claim_after_undo(Scheduler &s) {
   s.run();
 }
 
+// A finder that knows the page from elsewhere pins it while its publisher gives up: both undo.
+void undo_and_pin(Scheduler &s) {
+  Pages world(1);
+  uint32_t page = kNone;
+  require(world.pool.alloc(1, &page), "no page");
+  const uint32_t generation = world.table.claim(page);
+  world.content[page] = 1;
+  s.spawn([&] {
+    world.table.make_visible(page, weak_key(0));
+    world.table.undo_visible(page);
+    require(world.table.free_private(page, generation), "not private");
+    world.pool.free(&page, 1);
+  });
+  s.spawn([&] {
+    if (world.table.pin(page, weak_key(0))) world.table.unpin(page);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// A publisher is sent back by a commit to its bin; by the time it scans anew, the key's page has been
+// evicted and published again.
+void moved_and_published_again(Scheduler &s) {
+  Pages world(4);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] { world.publish(0); });
+  s.spawn([&] {
+    world.publish(1);
+    world.evict(page);
+    world.publish(0);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// A dead page is skipped by finders and publishers; a live one takes over its key.
+void dead_page(Scheduler &s) {
+  Pages world(3);
+  const uint32_t dead = world.publish(0);
+  const auto alive = [&](uint32_t page) { return page != dead; };
+  uint32_t got[2] = {kNone, kNone};
+  for (auto &page : got) {
+    s.spawn([&] {
+      uint32_t mine = kNone;
+      require(world.pool.alloc(1, &mine), "no page");
+      const uint32_t generation = world.table.claim(mine);
+      world.content[mine] = 1;
+      const Insert result = world.index.insert(weak_key(0), mine, alive);
+      require(result.page != dead && result.page != kNone, "the dead page was found");
+      world.check_pinned(result.page, 0);
+      world.table.unpin(result.page);
+      if (result.status != Insert::kInserted) {
+        require(world.table.free_private(mine, generation), "not private");
+        world.pool.free(&mine, 1);
+      }
+      page = result.page;
+    });
+  }
+  s.run();
+  require(got[0] == got[1] && world.index.peek(weak_key(0), alive) == got[0], "two live pages");
+  require(world.index.size() == 2 && world.index.validate(alive), "index invalid");
+}
+
 // A parent goes after its child, with the child's stamp; a child is published under a pinned parent.
 void parent_and_child(Scheduler &s) {
   Pages world(2);
@@ -337,9 +400,11 @@ void monotone_presence(Scheduler &s) {
       world.index.match(keys, 2);
       return;
     }
-    uint32_t pages[2];
+    uint32_t pages[2] = {kNone, kNone};
     require(world.index.match(keys, 2) == 2, "a child without its parent");
-    require(world.index.gather(keys, 2, pages) == 2 && pages[1] == child, "a hole under a pin");
+    const auto put = [&](size_t i, uint32_t page, uint64_t) { pages[i] = page; };
+    world.index.chain<2, 1>(keys, 2, child, put);
+    require(pages[1] == child && pages[0] < 2 && pages[0] != child, "a hole under a pin");
     require(world.content[pages[0]] == 1 && world.content[pages[1]] == 2, "other content");
     world.drop(child, 1, 2);
   });
@@ -349,7 +414,7 @@ void monotone_presence(Scheduler &s) {
 
 // Whoever finds the parent's slot free finds the child's free: the child went first.
 void parent_gone_child_gone(Scheduler &s) {
-  Pages world(2);
+  WeakPages<TwoBins> world(4);
   const uint32_t parent = world.publish(0, kNone, true);
   const uint32_t child = world.publish(1, parent);
   world.drop(parent, 0, 1);
@@ -373,12 +438,12 @@ void leaf_bits(Scheduler &s) {
   require(world.table.add_ref(page), "no room");
   world.table.set_class(page, 5);
   for (int t = 0; t < 2; ++t) {
-    s.spawn([&, t] {
+    s.spawn([&] {
       require(world.table.add_child(page), "no room");
-      if (t == 0) world.table.set_class(page, 2);
       world.table.drop_child(page);
     });
   }
+  s.spawn([&] { world.table.set_class(page, 2); });
   s.run();
   require(world.table.page_class(page) == 2, "lost the class");
   world.table.unpin(page);
@@ -450,6 +515,9 @@ std::vector<ModelCase> cases() {
       {"claim after free", {3, 3}, claim_after_free},
       {"claim after evict", {3, 3}, claim_after_evict},
       {"claim after undo", {3, 3}, claim_after_undo},
+      {"undo and pin", {3, 2}, undo_and_pin},
+      {"moved, and published again", {3, 1}, moved_and_published_again},
+      {"a dead page", {2, 1}, dead_page},
       {"parent and child", {2, 2}, parent_and_child},
       {"publish under parent", {3, 2}, publish_under_parent},
       {"monotone presence", {2, 2}, monotone_presence},

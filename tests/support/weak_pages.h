@@ -33,6 +33,10 @@ struct OneBin {
   static constexpr uint64_t bin(const Key &) noexcept { return 0; }
   static constexpr uint32_t tag(const Key &key) noexcept { return static_cast<uint32_t>(key.lo); }
 };
+// Each key in another bin than its parent: nothing of one is ordered by the other's header.
+struct TwoBins : OneBin {
+  static constexpr uint64_t bin(const Key &key) noexcept { return key.lo; }
+};
 // The worst hash: all keys alike until the whole key is compared.
 struct OneTag : OneBin {
   static constexpr uint32_t tag(const Key &) noexcept { return 1; }
@@ -111,12 +115,13 @@ class WeakPages final : public EvictSink {
 
   // As the reclaimer does it.
   bool evict(uint32_t page) {
-    const PageView seen = table.view(page);
-    if (seen.state != PageState::kVisible) return false;
+    // relaxed: a look orders nothing; begin_evict() does.
+    const uint64_t seen = table[page].meta.load(std::memory_order_relaxed);
+    if (!Table::M::visible(seen)) return false;
     uint32_t exposed = kNone;
     eviction_[thread()] = begin();
-    return evict_page(table, index, pool, page, seen.generation, EvictReason::kCapacity, *this,
-                      &exposed);
+    return evict_page(table, index, pool, page, Table::M::generation(seen), EvictReason::kCapacity,
+                      *this, &exposed);
   }
 
   void evicted(uint32_t page, uint32_t stamp, EvictReason) noexcept override {
@@ -128,9 +133,10 @@ class WeakPages final : public EvictSink {
   }
 
   void check_pinned(uint32_t page, uint32_t k) {
+    // First, with nothing between the pin and this: what the pin orders must be enough.
+    require(content[page] == k + 1, "pinned, and other content");
     const PageView seen = table.view(page);
     require(seen.state == PageState::kVisible && seen.ref != 0, "pinned, and not visible");
-    require(content[page] == k + 1, "pinned, and other content");
   }
 
   // A release, as all are made: raise the stamp, then drop the pin.
