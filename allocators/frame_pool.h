@@ -5,8 +5,9 @@
 //   summary[j]  64 words a word, a clear bit says "probably nothing free there": a hint only
 //   available   numbers that are free and not spoken for
 //
-// alloc(n) first takes n from `available`, all or nothing, in O(1). Then n bits are there for it:
-// free sets bits before it adds to `available`, so at every instant
+// alloc(n) is reserve(n), which takes n from `available`, all or nothing, in O(1), and then
+// take_reserved(n): n bits are there for it, since free sets bits before it adds to `available`. So
+// at every instant
 //
 //   set bits = available + bits that running allocs have yet to take + bits that running frees have
 //              set and not yet added                                                  (conservation)
@@ -18,13 +19,13 @@
 //
 // | step                | atomic                        | order   | partner                          |
 // | ------------------- | ----------------------------- | ------- | -------------------------------- |
-// | alloc: reserve      | CAS available, c -> c - n     | acquire | free's add: the bits are set     |
+// | reserve             | CAS available, c -> c - n     | acquire | free's add: the bits are set     |
 // | alloc: take bits    | CAS word                      | acquire | free's or: the frame's last use  |
 // | alloc: found it dry | and summary, then load word   | seq_cst | free, next two rows              |
 // | free: give bits     | or word                       | seq_cst | alloc's take; alloc found it dry |
 // | free: word was dry  | load summary                  | seq_cst | alloc found it dry               |
 // | both: hint is back  | or summary                    | relaxed | (the word decides)               |
-// | free: announce      | add available                 | release | alloc's reserve                  |
+// | free: announce      | add available                 | release | reserve                          |
 //
 // ABA: a take compares a word of bits, and equal bits are the same free numbers; there is no order
 // among free numbers that could have changed in between.
@@ -38,7 +39,7 @@
 // seen here: page generations see it.
 //
 // Cost: one contended add a call, one CAS per 64 numbers, 1/8 byte a number.
-// Thread class: alloc, free, available: any thread, any time. format: before the pool is shared.
+// Thread class: alloc, reserve, free, available: any thread, any time. format: before the pool is shared.
 #ifndef QUIRE_ALLOCATORS_FRAME_POOL_H_
 #define QUIRE_ALLOCATORS_FRAME_POOL_H_
 
@@ -108,16 +109,32 @@ class FramePool {
 
   // Takes n numbers, or none and returns false: then fewer than n were available at one instant.
   bool alloc(uint32_t n, uint32_t *out) noexcept {
+    if (!reserve(n)) return false;
+    take_reserved(n, out);
+    return true;
+  }
+
+  // Speaks for n numbers if `keep` others stay available: then they are the caller's, to take in
+  // any portions, now or later. False, and nothing changed: fewer than n + keep were available at
+  // one instant.
+  bool reserve(uint32_t n, uint64_t keep = 0) noexcept {
     Count &available = header_->available.value;
     // One trip of the line between cores instead of two: read, then own.
     prefetch_for_write(&available);
     uint32_t count = available.load(kRelaxed);
     do {
-      if (count < n) return false;
+      if (count < n + keep) return false;
       // acquire: pairs with the release add in free(): the bits counted here are set.
     } while (!available.compare_exchange_weak(count, count - n, kAcquire, kRelaxed));
-    if (n == 0) return true;
+    return true;
+  }
 
+  // Of what was reserved and not taken.
+  void unreserve(uint32_t n) noexcept { announce(n); }
+
+  // The next n of what the caller has reserved.
+  void take_reserved(uint32_t n, uint32_t *out) noexcept {
+    if (n == 0) return;
     Count &cursor = header_->cursor[A::thread_index() % kCursors].value;
     uint32_t at = cursor.load(kRelaxed), left = n;
     const uint32_t n_words = words(capacity_);
@@ -140,7 +157,6 @@ class FramePool {
       }
     }
     cursor.store(at, kRelaxed);
-    return true;
   }
 
   // Gives numbers back; returns how many of them were really taken until now.

@@ -4,10 +4,10 @@
 // reclaimer, and holds the rules by which they meet. Its verbs are spread over files by noun:
 //
 //   cache.cpp      open, close, step, tick            lookup.cpp    match, acquire, release, clone, renew
-//   pages.cpp      alloc, free, frames, info          publish.cpp   publish
+//   pages.cpp      alloc, free, block tables, info    publish.cpp   publish
 //   seal.cpp       seal, unseal, copy of a page       kv.cpp        append, gather, attention, anchor
 //   sequence.cpp   sequences                          insight.cpp   stats, check, events
-//   reclaim.cpp    what an eviction does
+//   frames.cpp     where frames come from             reclaim.cpp   what an eviction does
 //   c_api.cpp      the C boundary: checks pointers and sizes, converts, and calls these
 //
 // Who owns what
@@ -42,6 +42,7 @@
 #include "runtime/cpu_device.h"
 #include "runtime/cpu_kernels.h"
 #include "runtime/device.h"
+#include "runtime/frame_debts.h"
 #include "runtime/handle.h"
 #include "runtime/keys.h"
 #include "runtime/page_kernels.h"
@@ -272,13 +273,21 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status end_lease(Handle handle, const quire_retention *retention) noexcept;
   void drop_pin(uint32_t page) noexcept;
 
-  // ---- pages.cpp
+  // ---- frames.cpp
   FrameClassView frame_class(FrameClass c) noexcept;
+  template <class T>
+  struct FrameSource;
+  template <class T>
+  Status reserve_frames(FrameClass c, uint32_t n, uint32_t stream_slot, T *frames,
+                        uint32_t *listed) noexcept;
   Status ensure_frames(FrameClass c, uint32_t n) noexcept;
   Status take_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
-  Status refuse_frames(FrameClass c, uint32_t n, bool contended = false) noexcept;
+  Status refuse_frames(FrameClass c, uint32_t n, bool busy = false) noexcept;
+  uint64_t at_most_evictable() noexcept;
   uint32_t reclaim(uint32_t frames) noexcept;
-  bool take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
+  template <class T>
+  bool take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot, uint64_t keep, T *frames,
+                       uint32_t *listed) noexcept;
   void retire_frames(FrameClass c, const uint32_t *frames, uint32_t n, uint64_t epoch,
                      bool zero) noexcept;
   void retire_frame(FrameClass c, uint32_t frame, uint64_t epoch, bool zero) noexcept {
@@ -288,6 +297,18 @@ class Cache final : private EvictSink, private BackgroundWork {
   void zero_frames(FrameClass c, const uint32_t *frames, uint32_t n) noexcept;
   void put_back(FrameClass c, const uint32_t *frames, uint32_t n) noexcept;
   void drain_limbo() noexcept;
+
+  // ---- pages.cpp
+  // The stream that may have frames of the class which it reads still. Where init_page() writes to
+  // frames of the final format at once, no stream may still read them.
+  uint32_t first_user(FrameClass c, uint32_t stream_slot) const noexcept {
+    const bool direct = config_.has_open && c == FrameClass::kSealed;
+    return direct && kernels_->inits_on_host() ? kNoIndex : stream_slot;
+  }
+  void make_pages(FrameClass c, uint32_t n, const uint32_t *frames, uint32_t index,
+                  uint32_t *out) noexcept;
+  Status alloc_on(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index, uint32_t lease,
+                  quire_page *pages) noexcept;
   Status find_page(quire_page handle, uint32_t *page) const noexcept;
   Status claim_page(quire_page handle, uint32_t *page) noexcept;
   Status claim_page_of(const quire_page *pages, uint32_t i, uint32_t *page) noexcept;
@@ -327,6 +348,7 @@ class Cache final : private EvictSink, private BackgroundWork {
 
   // ---- reclaim.cpp
   void evicted(uint32_t page, uint32_t stamp, EvictReason reason) noexcept override;
+  void retire(const EvictBatch &batch) noexcept override;
   bool is_dead(uint32_t page) noexcept override;
   bool tick(bool woken) noexcept override;
   bool expire_due() noexcept;
@@ -368,6 +390,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   std::optional<SequenceTable> sequences_;
   std::unique_ptr<ScanRunner> runner_;
   std::optional<Reclaimer> reclaimer_;
+  FrameDebts<> debts_[2];  // by class
   std::atomic<uint64_t> seen_passes_{0};
   std::atomic<uint64_t> seen_scanned_{0};
   ReclaimThread thread_;

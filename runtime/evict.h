@@ -8,13 +8,18 @@
 //   4. hand up       stamp(parent) = max(own, r), to the maximum: the parent's stamp is the exact last
 //                    use of its path once it is a leaf, and its own r when it goes in turn
 //   5. drop_child    only now: whoever sees the parent without this child also sees its stamp
-//   6. sink          takes the frame (it retires with r), counts, tells. The descriptor still holds.
-//   7. finish_evict  the number is free
+//   6. sink          is told. The descriptor still holds.
+//   7. finish_evict  the page's next life may begin; its number and its frame go into a batch
 //
-// Tests instantiate steps 4 and 5 wrongly (EvictOrders), to see that caught.
+// give_back() then frees the numbers of a batch first and lets the sink retire the frames after
+// that. Whoever gets a frame must find a free number for it: descriptors are as many as frames. In
+// the other order, a thread that was stopped between the two made every allocation of a full cache
+// fail until it went on.
+//
+// Tests instantiate steps 4 and 5 and give_back() wrongly (EvictOrders), to see that caught.
 //
 // Thread class: any thread, lock free, unless the sink says otherwise. Cost: the descriptor's line,
-// the bin's, the parent's.
+// the bin's, the parent's; pools are asked once a batch.
 #ifndef QUIRE_RUNTIME_EVICT_H_
 #define QUIRE_RUNTIME_EVICT_H_
 
@@ -30,11 +35,23 @@ namespace quire {
 enum class EvictReason : uint32_t { kCapacity = 1, kIdle = 2, kExpired = 3, kNamespace = 4 };
 inline constexpr uint32_t kEvictReasons = 5;
 
+// Victims of one thread whose numbers and frames it has not given back yet.
+struct EvictBatch {
+  static constexpr uint32_t kMost = 64;
+  uint32_t n = 0;
+  uint32_t page[kMost];
+  uint32_t frame[kMost];
+  uint32_t stamp[kMost];  // r
+  EvictReason reason[kMost];
+};
+
 // What the cache does with an evicted page. Calls come from any thread, several at once.
 class EvictSink {
  public:
   // Step 6. `stamp` is r.
   virtual void evicted(uint32_t page, uint32_t stamp, EvictReason reason) noexcept = 0;
+  // The frames of a batch, each with its r, to retire. The numbers are free by now.
+  virtual void retire(const EvictBatch & /*batch*/) noexcept {}
   // Whether a visible page belongs to a generation of its namespace that was emptied.
   virtual bool is_dead(uint32_t /*page*/) noexcept { return false; }
 
@@ -45,13 +62,15 @@ class EvictSink {
 struct EvictOrders {
   static constexpr bool kOverwriteStamp = false;  // step 4 stores instead of taking the maximum
   static constexpr bool kDropFirst = false;       // step 5 before step 4
+  static constexpr bool kFramesFirst = false;     // give_back(): frames before numbers
 };
 
-// False, and nothing changed, if the page is pinned, has children, or is another one by now.
-// *exposed: its parent, if this was the last child, else kNone.
-template <class Orders = EvictOrders, class A, class Index>
-bool evict_page(typename Index::Pages &pages, Index &index, FramePool<A> &page_pool, uint32_t page,
-                uint32_t generation, EvictReason reason, EvictSink &sink,
+// False, and nothing changed, if the page is pinned, has children, or is another one by now; else
+// the batch, which has room, has one more. *exposed: its parent, if this was the last child, else
+// kNone.
+template <class Orders = EvictOrders, class Index>
+bool evict_page(typename Index::Pages &pages, Index &index, uint32_t page, uint32_t generation,
+                EvictReason reason, EvictSink &sink, EvictBatch &batch,
                 uint32_t *exposed) noexcept {
   *exposed = kNone;
   if (!pages.begin_evict(page, generation)) return false;
@@ -72,9 +91,20 @@ bool evict_page(typename Index::Pages &pages, Index &index, FramePool<A> &page_p
     if (left == 0) *exposed = parent;
   }
   sink.evicted(page, r, reason);
+  batch.page[batch.n] = page;
+  batch.frame[batch.n] = d.frame.load(std::memory_order_relaxed);
+  batch.stamp[batch.n] = r;
+  batch.reason[batch.n++] = reason;
   pages.finish_evict(page);
-  page_pool.free(&page, 1);
   return true;
+}
+
+template <class Orders = EvictOrders, class A>
+void give_back(FramePool<A> &page_pool, EvictSink &sink, EvictBatch *batch) noexcept {
+  if constexpr (Orders::kFramesFirst) sink.retire(*batch);
+  page_pool.free(batch->page, batch->n);
+  if constexpr (!Orders::kFramesFirst) sink.retire(*batch);
+  batch->n = 0;
 }
 
 }  // namespace quire

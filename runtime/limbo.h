@@ -143,8 +143,8 @@ class Limbo {
 
   // Up to n frames that only one stream may still read, for that stream's next work: `threshold` is
   // min_passed_except() of it. Returns how many; they are the caller's.
-  template <class Free>
-  uint32_t take(uint32_t n, uint64_t threshold, uint32_t *out, Free &&free) noexcept {
+  template <class Out, class Free>
+  uint32_t take(uint32_t n, uint64_t threshold, Out *out, Free &&free) noexcept {
     if (n == 0 || count() == 0) return 0;
     const uint64_t from = header_->passed.load(kAcquire);
     if (threshold <= from) return 0;

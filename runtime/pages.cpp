@@ -5,19 +5,14 @@
 // only when it has them all: so a handle that is stale, published, named twice or in the hands of
 // another call is found before anything has changed, and two verbs never work on one page.
 //
-// Getting frames, in this order: the pool; limbo, where readers have passed since; limbo again,
-// what only the stream of first use still reads; and, for sealed frames, an eviction of exactly
-// what is missing. A few rounds of that, then kAgain (limbo has enough) or kNomem. No step waits
-// for another thread.
+// Frames come from runtime/frames.cpp. A page's number is taken after its frame and freed before it
+// retires; descriptors are as many as frames, so whoever has frames finds numbers for them.
 #include <algorithm>
 
 #include "runtime/cache.h"
 
 namespace quire {
 namespace {
-
-// Rounds of "evict, then take": another thread may take what we evicted, as often as this.
-constexpr int kRounds = 16;
 
 constexpr uint64_t pack_links(uint32_t next, uint32_t previous) {
   return uint64_t{next} << 32 | previous;
@@ -29,189 +24,12 @@ constexpr uint32_t previous_of(uint64_t links) {
   return static_cast<uint32_t>(links);
 }
 
+// Cannot be, as long as a number is freed before the frame that its page had.
+Status no_numbers(uint32_t n) noexcept {
+  return set_error(Status::kCorrupt, "%u frames and fewer page numbers: the pools disagree", n);
+}
+
 }  // namespace
-
-FrameClassView Cache::frame_class(FrameClass c) noexcept {
-  Tables &t = *tables_;
-  return c == FrameClass::kSealed ? FrameClassView{&t.frame_pool, &t.limbo, t.frame_flags}
-                                  : FrameClassView{&t.open_pool, &t.open_limbo, t.open_frame_flags};
-}
-
-uint8_t *Cache::frame_address(FrameClass c, uint32_t frame) const noexcept {
-  const Arena &arena = c == FrameClass::kSealed ? arena_ : open_arena_;
-  return static_cast<uint8_t *>(arena.frame(frame));
-}
-
-// ---- frames
-
-Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
-                          uint32_t *frames) noexcept {
-  FrameClassView f = frame_class(c);
-  if (f.pool->alloc(n, frames)) {
-    wake_if_low();
-    return Status::kOk;
-  }
-  if (n > f.pool->capacity()) return refuse_frames(c, n);
-  bool contended = false;
-  for (int round = 0; round < kRounds; ++round) {
-    streams_->poll();
-    drain_limbo();
-    if (f.pool->alloc(n, frames)) return Status::kOk;
-    if (stream_slot != kNoIndex && take_from_limbo(c, n, stream_slot, frames)) return Status::kOk;
-    if (c == FrameClass::kOpen) break;
-    const uint32_t available = f.pool->available();
-    // Where the last eviction only fed limbo, another one does, too, until a reader has moved.
-    const auto coming = [&f] { return uint64_t{f.pool->available()} + f.limbo->count(); };
-    if (coming() >= n && streams_->min_passed() <= fed_limbo_at_.load(std::memory_order_relaxed))
-      break;
-    contended = reclaim(n > available ? n - available : 1) != 0;
-    if (!contended && f.pool->available() < n) break;
-    if (f.pool->alloc(n, frames)) return Status::kOk;
-    if (coming() < n) continue;  // somebody else took them
-    fed_limbo_at_.store(streams_->min_passed(), std::memory_order_relaxed);
-    break;
-  }
-  if (f.pool->alloc(n, frames)) return Status::kOk;
-  return refuse_frames(c, n, contended);
-}
-
-// Whether n frames can be had, as far as is known: evicts what is missing. Nothing is taken.
-Status Cache::ensure_frames(FrameClass c, uint32_t n) noexcept {
-  FrameClassView f = frame_class(c);
-  for (int round = 0; round < kRounds && f.pool->available() < n; ++round) {
-    streams_->poll();
-    drain_limbo();
-    const uint32_t available = f.pool->available();
-    if (available >= n) break;
-    if (c == FrameClass::kOpen || n > f.pool->capacity()) break;
-    if (reclaim(n - available) == 0) break;
-  }
-  if (f.pool->available() >= n) return Status::kOk;
-  return refuse_frames(c, n);
-}
-
-// contended: in every round something could be evicted, and others took it.
-Status Cache::refuse_frames(FrameClass c, uint32_t n, bool contended) noexcept {
-  FrameClassView f = frame_class(c);
-  const char *const what = c == FrameClass::kSealed ? "sealed" : "open";
-  const uint64_t coming = uint64_t{f.pool->available()} + f.limbo->count();
-  if (coming >= n) {
-    streams_->need();
-    tables_->stats.add(Counter::alloc_again_total);
-    return set_error(Status::kAgain, "%u %s frames: %u are in limbo, until readers have passed", n,
-                     what, f.limbo->count());
-  }
-  if (contended) {
-    tables_->stats.add(Counter::alloc_again_total);
-    return set_error(Status::kAgain, "%u %s frames: other calls took what was evicted", n, what);
-  }
-  tables_->stats.add(Counter::alloc_nomem_total);
-  return set_error(Status::kNomem, "%u %s frames: %u of %u are free, the others are in use", n,
-                   what, f.pool->available(), f.pool->capacity());
-}
-
-// What only this stream may still read it may have at once: its own work is in order.
-bool Cache::take_from_limbo(FrameClass c, uint32_t n, uint32_t stream_slot,
-                            uint32_t *frames) noexcept {
-  FrameClassView f = frame_class(c);
-  const auto free = [this, c](const uint32_t *some, size_t m) { give_back(c, some, m); };
-  // The others have passed this epoch, and all that take() gives retired by then.
-  const uint64_t epoch = streams_->min_passed_except(stream_slot);
-  uint32_t got = f.limbo->take(n, epoch, frames, free);
-  // A frame that must be zeroed first is zeroed by the host, behind its last reader: it waits.
-  for (uint32_t i = 0; i < got;) {
-    if ((f.flags[frames[i]].load(std::memory_order_relaxed) & kFrameZero) != 0) {
-      f.limbo->push(frames[i], epoch, free);
-      streams_->want(epoch);  // later, perhaps, than what was asked for when it retired
-      frames[i] = frames[--got];
-    } else {
-      ++i;
-    }
-  }
-  if (got == n || (got > 0 && f.pool->alloc(n - got, frames + got))) return true;
-  for (uint32_t i = 0; i < got; ++i) f.limbo->push(frames[i], epoch, free);
-  if (got > 0) streams_->want(epoch);
-  return false;
-}
-
-void Cache::retire_frames(FrameClass c, const uint32_t *frames, uint32_t n, uint64_t epoch,
-                          bool zero) noexcept {
-  if (n == 0) return;
-  FrameClassView f = frame_class(c);
-  tables_->stats.add(Counter::frames_retired_total, n);
-  for (uint32_t i = 0; i < n && zero; ++i) {
-    // relaxed: the pool's or limbo's release, which follows, publishes it.
-    f.flags[frames[i]].store(kFrameZero, std::memory_order_relaxed);
-  }
-  if (epoch <= streams_->min_passed()) {
-    give_back(c, frames, n);
-    return;
-  }
-  const auto free = [this, c](const uint32_t *some, size_t m) { give_back(c, some, m); };
-  for (uint32_t i = 0; i < n; ++i) f.limbo->push(frames[i], epoch, free);
-  tables_->stats.add(Counter::frames_limbo_total, n);
-  streams_->want(epoch);
-}
-
-// Frames whose readers have all passed go to the pool, zeroed where that was asked for: at once, or
-// by way of limbo, with the stream that zeroes them as the last reader.
-void Cache::give_back(FrameClass c, const uint32_t *frames, size_t n) noexcept {
-  FrameClassView f = frame_class(c);
-  const auto dirty = [&f](uint32_t frame) {
-    return (f.flags[frame].load(std::memory_order_relaxed) & kFrameZero) != 0;
-  };
-  const uint32_t *const end = std::find_if(frames, frames + n, dirty);
-  f.pool->free(frames, static_cast<size_t>(end - frames));
-  for (size_t done = static_cast<size_t>(end - frames); done < n; done += kMostPages) {
-    uint32_t zero[kMostPages];
-    uint32_t clean[kMostPages];
-    uint32_t n_zero = 0, n_clean = 0;
-    for (size_t i = done; i < std::min(n, done + kMostPages); ++i) {
-      (dirty(frames[i]) ? zero[n_zero++] : clean[n_clean++]) = frames[i];
-    }
-    f.pool->free(clean, n_clean);
-    zero_frames(c, zero, n_zero);
-  }
-}
-
-void Cache::zero_frames(FrameClass c, const uint32_t *frames, uint32_t n) noexcept {
-  if (n == 0) return;
-  FrameClassView f = frame_class(c);
-  const bool open = c == FrameClass::kOpen;
-  const kernels::Frames views = kernel_frames();
-  const Status status = kernels_->zero_pages(open, open ? views.open : views.sealed, frames, n);
-  const bool enqueued = status == Status::kAgain;
-  for (uint32_t i = 0; i < n && (enqueued || status == Status::kOk); ++i) {
-    f.flags[frames[i]].store(0, std::memory_order_relaxed);
-  }
-  if (status == Status::kOk) {
-    f.pool->free(frames, n);
-    return;
-  }
-  // The stream that zeroes them is their last reader; after a failure it is tried again, in a later
-  // epoch.
-  if (!enqueued) tables_->stats.add(Counter::device_errors_total);
-  const uint64_t epoch = clock_epoch() + (enqueued ? 0 : 1);
-  const auto free = [this, c](const uint32_t *some, size_t m) { give_back(c, some, m); };
-  for (uint32_t i = 0; i < n; ++i) f.limbo->push(frames[i], epoch, free);
-  streams_->want(epoch);
-}
-
-// Frames from take_frames() that were not used. A stream may still read those that came from limbo.
-void Cache::put_back(FrameClass c, const uint32_t *frames, uint32_t n) noexcept {
-  const uint64_t epoch = clock_epoch();
-  retire_frames(c, frames, n, epoch, false);
-}
-
-void Cache::drain_limbo() noexcept {
-  const uint64_t passed = streams_->min_passed();
-  tables_->limbo.drain(passed, [this](const uint32_t *frames, size_t n) {
-    give_back(FrameClass::kSealed, frames, n);
-  });
-  tables_->open_limbo.drain(passed, [this](const uint32_t *frames, size_t n) {
-    give_back(FrameClass::kOpen, frames, n);
-  });
-}
 
 // ---- pages
 
@@ -293,21 +111,25 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
   }
 }
 
+// n <= kMostPages private pages on the caller's frames, with numbers that it has reserved.
+void Cache::make_pages(FrameClass c, uint32_t n, const uint32_t *frames, uint32_t index,
+                       uint32_t *out) noexcept {
+  tables_->page_pool.take_reserved(n, out);
+  for (uint32_t i = 0; i < n; ++i) init_page(out[i], c, frames[i], index + i);
+  tables_->stats.add(Counter::pages_allocated_total, n);
+}
+
 Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
                          uint32_t *out) noexcept {
   uint32_t frames[kMostPages];
-  // Where init_page() writes to frames of the final format at once, no stream may still read them.
-  const bool direct = config_.has_open && c == FrameClass::kSealed;
-  if (direct && kernels_->inits_on_host()) stream_slot = kNoIndex;
-  if (const Status s = take_frames(c, n, stream_slot, frames); s != Status::kOk) return s;
-  // There are as many descriptors as frames of both classes, but one of a frame in limbo or on its
-  // way is free already; so this fails only while other threads hold both for a moment.
-  if (!tables_->page_pool.alloc(n, out)) {
-    put_back(c, frames, n);
-    return set_error(Status::kAgain, "page descriptors are in use by calls under way");
+  if (const Status s = take_frames(c, n, first_user(c, stream_slot), frames); s != Status::kOk) {
+    return s;
   }
-  for (uint32_t i = 0; i < n; ++i) init_page(out[i], c, frames[i], index + i);
-  tables_->stats.add(Counter::pages_allocated_total, n);
+  if (!tables_->page_pool.reserve(n)) {
+    put_back(c, frames, n);
+    return no_numbers(n);
+  }
+  make_pages(c, n, frames, index, out);
   return Status::kOk;
 }
 
@@ -335,12 +157,13 @@ void Cache::drop_pages(const uint32_t *pages, uint32_t n) noexcept {
       // the number from the pool, finds no flag of ours.
       unclaim_page(pages[i]);
     }
+    // Counted first: estimates then take no page for private whose frame is free.
+    t.stats.add(Counter::pages_freed_total, n_freed);
+    t.page_pool.free(freed, n_freed);
     for (const FrameClass c : {FrameClass::kSealed, FrameClass::kOpen}) {
       const auto at = static_cast<uint32_t>(c);
       retire_frames(c, frames[at], n_frames[at], clock_epoch(), zeroing());
     }
-    t.page_pool.free(freed, n_freed);
-    t.stats.add(Counter::pages_freed_total, n_freed);
   }
 }
 
@@ -468,37 +291,51 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
       index = std::max(index, tables_->pages[last].depth.load(std::memory_order_relaxed) + 1);
     }
   }
-  Status status =
-      n <= frame_class(c).pool->capacity()
-          ? Status::kOk
-          : set_error(Status::kNomem, "%u pages of %u", n, frame_class(c).pool->capacity());
+  Status status = n <= frame_class(c).pool->capacity() ? Status::kOk : refuse_frames(c, n);
   if (n > kNoIndex - index) {
     status = set_error(Status::kInvalid, "first: no chain has pages %u to %llu", index,
                        static_cast<unsigned long long>(index) + n - 1);
   }
   // Pages in their final format are encoded as they are appended to.
   if (status == Status::kOk && config_.has_open && !open && n > 0) status = freeze_anchors();
-  uint32_t done = 0;
-  while (done < n && status == Status::kOk) {
+  if (status == Status::kOk) {
+    status = alloc_on(c, n, stream_slot, index, options.lease == 0 ? kNoIndex : lease.index, pages);
+  }
+  if (options.lease != 0) tables_->leases.leave(lease.index);
+  return status;
+}
+
+// All frames are spoken for before the first page is made: a refusal has made none. pages[] holds
+// the numbers of those that came out of limbo until their pages are made.
+Status Cache::alloc_on(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
+                       uint32_t lease, quire_page *pages) noexcept {
+  FramePool<> &pool = *frame_class(c).pool;
+  uint32_t listed = 0;
+  const Status status = reserve_frames(c, n, first_user(c, stream_slot), pages, &listed);
+  if (status != Status::kOk) return status;
+  if (!tables_->page_pool.reserve(n)) {
+    for (uint32_t i = 0; i < listed; ++i) {
+      const auto frame = static_cast<uint32_t>(pages[i]);
+      put_back(c, &frame, 1);
+    }
+    pool.unreserve(n - listed);
+    return no_numbers(n);
+  }
+  for (uint32_t done = 0; done < n;) {
+    uint32_t frames[kMostPages];
     uint32_t batch[kMostPages];
     const uint32_t count = std::min(n - done, kMostPages);
-    status = take_pages(c, count, stream_slot, index + done, batch);
-    if (status != Status::kOk) break;
+    const uint32_t known = listed > done ? std::min(listed - done, count) : 0;
+    for (uint32_t i = 0; i < known; ++i) frames[i] = static_cast<uint32_t>(pages[done + i]);
+    pool.take_reserved(count - known, frames + known);
+    make_pages(c, count, frames, index + done, batch);
     for (uint32_t i = 0; i < count; ++i) {
-      if (options.lease != 0) link(lease.index, batch[i]);
+      if (lease != kNoIndex) link(lease, batch[i]);
       pages[done + i] = page_handle(batch[i]);
     }
     done += count;
   }
-  if (status != Status::kOk) {
-    for (uint32_t i = 0; i < done; ++i) {
-      const auto page = static_cast<uint32_t>(pages[i]);
-      unlink(page);
-      drop_page(page);
-    }
-  }
-  if (options.lease != 0) tables_->leases.leave(lease.index);
-  return status;
+  return Status::kOk;
 }
 
 // Enters each lease that a claimed page hangs on, once. `token` is the call's (its upper half) and

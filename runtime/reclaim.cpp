@@ -33,22 +33,50 @@ Status Cache::build_reclaimer() noexcept {
   return Status::kOk;
 }
 
-// A page left the index: its frame retires with its last use, and its namespace forgets it.
-void Cache::evicted(uint32_t page, uint32_t stamp, EvictReason reason) noexcept {
+// A page left the index: its namespace forgets it. Its frame is still ours.
+void Cache::evicted(uint32_t page, uint32_t /*stamp*/, EvictReason reason) noexcept {
   Tables &t = *tables_;
   const PageDescriptor &d = t.pages[page];
   const uint32_t space = d.space.load(std::memory_order_relaxed);
-  const uint64_t epoch = t.clock.widen(stamp);
-  retire_frame(FrameClass::kSealed, d.frame.load(std::memory_order_relaxed), epoch,
-               t.spaces.zero(space));
+  if (t.spaces.zero(space)) {
+    // relaxed: the pool's or limbo's release, which follows, publishes it.
+    t.frame_flags[d.frame.load(std::memory_order_relaxed)].store(kFrameZero,
+                                                                 std::memory_order_relaxed);
+  }
   t.spaces.drop_page(space);
+  emit_page(QUIRE_EVENT_REMOVED, page, static_cast<uint32_t>(reason));
+}
+
+// Each frame retires with its page's last use: those that all readers have passed go to the pool
+// together, the others to limbo.
+void Cache::retire(const EvictBatch &batch) noexcept {
+  Tables &t = *tables_;
   static constexpr Counter kOfReason[] = {
       Counter::evictions_capacity_total, Counter::evictions_capacity_total,
       Counter::evictions_idle_total, Counter::evictions_expired_total,
       Counter::evictions_namespace_total};
-  t.stats.add(kOfReason[static_cast<uint32_t>(reason)]);
-  t.stats.record(Histogram::eviction_age_epochs, clock_epoch() - epoch);
-  emit_page(QUIRE_EVENT_REMOVED, page, static_cast<uint32_t>(reason));
+  uint32_t of_reason[kEvictReasons] = {};
+  uint32_t passed[EvictBatch::kMost];
+  uint32_t n_passed = 0;
+  const uint64_t now = clock_epoch();
+  const uint64_t min_passed = streams_->min_passed();
+  for (uint32_t i = 0; i < batch.n; ++i) {
+    ++of_reason[static_cast<uint32_t>(batch.reason[i])];
+    const uint64_t epoch = widen_epoch(now, batch.stamp[i]);
+    t.stats.record(Histogram::eviction_age_epochs, now > epoch ? now - epoch : 0);
+    if (epoch <= min_passed) {
+      passed[n_passed++] = batch.frame[i];
+    } else {
+      retire_frame(FrameClass::kSealed, batch.frame[i], epoch, false);
+    }
+  }
+  if (n_passed != 0) {
+    t.stats.add(Counter::frames_retired_total, n_passed);
+    give_back(FrameClass::kSealed, passed, n_passed);
+  }
+  for (uint32_t i = 0; i < kEvictReasons; ++i) {
+    if (of_reason[i] != 0) t.stats.add(kOfReason[i], of_reason[i]);
+  }
 }
 
 bool Cache::is_dead(uint32_t page) noexcept {

@@ -29,10 +29,12 @@
 //   has
 // moved, so the order is exact as of the beginning of the epoch.
 //
-// NOBODY WAITS. The queue is taken by a compare-and-swap on `owner`. Who does not get it scans a
-// window of the table on its own, takes the oldest of that, and goes on until it has enough or has
-// seen the whole table. A thread that stops while it owns the queue costs others exactness, not
-// progress.
+// NOBODY WAITS. The queue is taken by a compare-and-swap on `owner`. Who does not get it scans
+// windows of the table on its own, each from its own place on, takes the oldest of each, and goes
+// on until it has enough or was once round the whole table in vain. A thread that stops while it
+// owns the queue costs others exactness, not progress. That a call came out empty means that
+// nothing could be evicted only if nobody else evicted meanwhile: evicted() tells
+// (runtime/frame_supply.h).
 //
 // EXPIRY. Idle: stamp < the epoch that had begun by now - ttl (runtime/epoch_log.h), so never
 // early. Absolute: the descriptor's expiry_ms, and a child's is never later than its parent's.
@@ -118,6 +120,15 @@ class BasicReclaimer {
 
   // Evicts n pages, in order; fewer where no more can be evicted. Returns how many.
   uint32_t reclaim(uint32_t n) noexcept;
+  // The same by the pages' own words, in no good order: an evictor that was stopped after it
+  // dropped a page's last child, and before it wrote the hint, hides that page from scans. Costs a
+  // line a page.
+  uint32_t reclaim_closely(uint32_t n) noexcept { return reclaim_window(n, false); }
+  // Calls that are inside an eviction, or about to be.
+  // acquire: pairs with the end of a call: who does not see it inside sees what it gave back.
+  uint32_t running() const noexcept { return running_.load(kAcquire); }
+  // Pages evicted and given back, ever.
+  uint64_t evicted() const noexcept { return given_back_.load(kAcquire); }
 
   // Another policy; its order holds from the next call on. False without memory.
   bool set_policy(const PolicyTable &table) noexcept;
@@ -237,17 +248,18 @@ class BasicReclaimer {
   void begin_call() noexcept;
   void clear_queue() noexcept;
   uint32_t reclaim_owned(uint32_t n) noexcept;
-  uint32_t reclaim_window(uint32_t n) noexcept;
-  uint32_t pick_window(uint32_t window, const Order &order, Picks *picks) noexcept;
-  uint32_t evict_picks(Picks &picks, uint32_t n, const Order &order) noexcept;
+  uint32_t reclaim_window(uint32_t n, bool by_hint) noexcept;
+  uint32_t pick_window(uint32_t window, bool by_hint, const Order &order, Picks *picks) noexcept;
+  uint32_t evict_picks(Picks &picks, uint32_t n, const Order &order, EvictBatch *batch) noexcept;
   bool refill(uint32_t want) noexcept;
   bool collect(uint64_t want, size_t *leaves) noexcept;
   void keep_evictable(uint64_t want, bool all) noexcept;
   bool pop(Entry *out) noexcept;
   void enter(const Entry &entry) noexcept;
   void look_ahead(uint32_t page) const noexcept;
-  // kNone for *exposed: nobody, or pinned, or it was not evicted.
-  bool evict(uint32_t page, EvictReason reason, uint32_t *exposed) noexcept;
+  // kNone for *exposed: nobody, or pinned, or it was not evicted. Gives a full batch back.
+  bool evict(uint32_t page, EvictReason reason, EvictBatch *batch, uint32_t *exposed) noexcept;
+  void give_back(EvictBatch *batch) noexcept;
   template <class F>
   void for_leaves(uint32_t begin, uint32_t end, F &&f) const noexcept;
   void count_chunk(const Scan &scan, uint32_t chunk) const noexcept;
@@ -270,6 +282,8 @@ class BasicReclaimer {
   bool starved_ = false;  // the last scan found no memory
   atomic<uint32_t> owner_;
 
+  atomic<uint32_t> running_;
+  atomic<uint64_t> given_back_;
   atomic<uint32_t> next_window_;
   atomic<uint32_t> new_dead_;
   atomic<uint64_t> next_ms_;     // when the next expiry pass is due; UINT64_MAX: no TTL is in use

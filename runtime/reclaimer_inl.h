@@ -16,7 +16,8 @@ namespace quire {
 
 QUIRE_RECLAIMER()::BasicReclaimer(const Parts &parts, const PolicyTable &table) noexcept
     : parts_(parts), table_(table) {
-  for (auto *word : {&owner_, &next_window_, &new_dead_}) word->store(0, kRelaxed);
+  for (auto *word : {&owner_, &running_, &next_window_, &new_dead_}) word->store(0, kRelaxed);
+  given_back_.store(0, kRelaxed);
   for (auto *word : {&passes_, &scanned_, &helped_, &expired_ms_}) word->store(0, kRelaxed);
   for (auto &word : evicted_) word.store(0, kRelaxed);
   next_ms_.store(UINT64_MAX, kRelaxed);
@@ -306,20 +307,35 @@ QUIRE_RECLAIMER(void)::look_ahead(uint32_t page) const noexcept {
   if (next != kNone) prefetch(&pages[next]);
 }
 
-QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, uint32_t *exposed) noexcept {
+QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, EvictBatch *batch,
+                             uint32_t *exposed) noexcept {
   const PageView view = parts_.pages.view(page);
   *exposed = kNone;
   if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) return false;
-  if (!evict_page<Orders>(parts_.pages, parts_.index, parts_.page_pool, page, view.generation,
-                          reason, *parts_.sink, exposed)) {
+  if (!evict_page<Orders>(parts_.pages, parts_.index, page, view.generation, reason, *parts_.sink,
+                          *batch, exposed)) {
     return false;
   }
-  evicted_[static_cast<uint32_t>(reason)].fetch_add(1, kRelaxed);
+  if (batch->n == EvictBatch::kMost) give_back(batch);
   return true;
+}
+
+QUIRE_RECLAIMER(void)::give_back(EvictBatch *batch) noexcept {
+  if (batch->n == 0) return;
+  uint32_t of_reason[kEvictReasons] = {};
+  for (uint32_t i = 0; i < batch->n; ++i) ++of_reason[static_cast<uint32_t>(batch->reason[i])];
+  const uint32_t n = batch->n;
+  quire::give_back<Orders>(parts_.page_pool, *parts_.sink, batch);
+  for (uint32_t i = 0; i < kEvictReasons; ++i) {
+    if (of_reason[i] != 0) evicted_[i].fetch_add(of_reason[i], kRelaxed);
+  }
+  // release: pairs with evicted(): who sees the count finds them given back.
+  given_back_.fetch_add(n, kRelease);
 }
 
 QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
   begin_call();
+  EvictBatch batch;
   uint32_t done = 0;
   for (uint32_t at_refill = UINT32_MAX; done < n;) {
     Entry next;
@@ -332,7 +348,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
         continue;
       }
       uint32_t exposed;
-      if (!evict(next.page, EvictReason::kCapacity, &exposed)) continue;
+      if (!evict(next.page, EvictReason::kCapacity, &batch, &exposed)) continue;
       ++done;
       if (exposed != kNone) {
         look_ahead(exposed);
@@ -344,6 +360,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
     at_refill = done;
     if (!refill(n - done)) break;
   }
+  give_back(&batch);
   return done;
 }
 
@@ -352,60 +369,80 @@ QUIRE_RECLAIMER(uint32_t)::reclaim(uint32_t n) noexcept {
   lift_in_time();
   if (!try_own()) {
     helped_.fetch_add(1, kRelaxed);
-    return reclaim_window(n);
+    return reclaim_window(n, true);
   }
+  running_.fetch_add(1, kAcqRel);
   const uint32_t done = reclaim_owned(n);
   const bool starved = starved_;
+  running_.fetch_sub(1, kRelease);
   disown();
   // Without memory for a queue, as one who has none.
-  return done == n || !starved ? done : done + reclaim_window(n - done);
+  return done == n || !starved ? done : done + reclaim_window(n - done, true);
 }
 
 // ---- Without the queue ------------------------------------------------------------------------
 
-QUIRE_RECLAIMER(uint32_t)::pick_window(uint32_t window, const Order &order, Picks *picks) noexcept {
+QUIRE_RECLAIMER(uint32_t)::pick_window(uint32_t window, bool by_hint, const Order &order,
+                                       Picks *picks) noexcept {
   const uint32_t begin = window * kWindow;
   const uint32_t end = std::min(parts_.pages.capacity(), begin + kWindow);
-  for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
+  const auto look = [&](uint32_t page, uint8_t tag) {
     const uint32_t stamp = parts_.pages.stamp(page);
     if (!picks->wants(order.key(order.rank(tag, stamp), stamp))) return;
     const PageView view = parts_.pages.view(page);
     if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) return;
     picks->offer(order.place(parts_.pages, page));
-  });
+  };
+  if (by_hint) {
+    for_leaves(begin, end, look);
+  } else {
+    for (uint32_t page = begin; page < end; ++page) look(page, parts_.pages.page_class(page));
+  }
   return end - begin;
 }
 
-QUIRE_RECLAIMER(uint32_t)::evict_picks(Picks &picks, uint32_t n, const Order &order) noexcept {
+QUIRE_RECLAIMER(uint32_t)::evict_picks(Picks &picks, uint32_t n, const Order &order,
+                                       EvictBatch *batch) noexcept {
   uint32_t done = 0;
   Entry next;
   while (done < n && picks.pop(&next)) {
     uint32_t exposed;
-    if (order.place(parts_.pages, next.page).key != next.key) continue;
-    if (!evict(next.page, EvictReason::kCapacity, &exposed)) continue;
+    const Entry present = order.place(parts_.pages, next.page);
+    if (present.key != next.key) {
+      // Used since: at its new place, while there are others; the last one goes as it is.
+      if (picks.size != 0) {
+        picks.offer(present);
+        continue;
+      }
+    }
+    if (!evict(next.page, EvictReason::kCapacity, batch, &exposed)) continue;
     ++done;
     if (exposed != kNone) picks.offer(order.place(parts_.pages, exposed));
   }
   return done;
 }
 
-QUIRE_RECLAIMER(uint32_t)::reclaim_window(uint32_t n) noexcept {
+QUIRE_RECLAIMER(uint32_t)::reclaim_window(uint32_t n, bool by_hint) noexcept {
   PolicyTable table;
   if (!policy_.copy(parts_.clock, &table)) table = PolicyTable::lru();
   const uint32_t windows = (parts_.pages.capacity() + kWindow - 1) / kWindow;
+  running_.fetch_add(1, kAcqRel);
+  EvictBatch batch;
   uint32_t done = 0;
-  // A pass without a victim may also mean that another helper took the same picks: look again, a few
-  // times, before it is said that nothing can be had.
-  constexpr uint32_t kLooksAgain = 4;
-  for (uint32_t barren = 0; done < n && barren < windows + kLooksAgain;) {
+  // Each from a place of its own: two that draw their windows in turn would each see some only.
+  uint32_t window = next_window_.fetch_add(1, kRelaxed) % windows;
+  for (uint32_t barren = 0; done < n && barren < windows;) {
     const Order order{&table, static_cast<uint32_t>(parts_.clock.now())};
     Picks picks;
-    const uint32_t window = next_window_.fetch_add(1, kRelaxed) % windows;
-    scanned_.fetch_add(pick_window(window, order, &picks), kRelaxed);
-    const uint32_t got = evict_picks(picks, n - done, order);
+    scanned_.fetch_add(pick_window(window, by_hint, order, &picks), kRelaxed);
+    const uint32_t got = evict_picks(picks, n - done, order, &batch);
     done += got;
+    // On a window that gave something there may be more.
     barren = got == 0 ? barren + 1 : 0;
+    if (got < kPicks) window = window + 1 == windows ? 0 : window + 1;
   }
+  give_back(&batch);
+  running_.fetch_sub(1, kRelease);
   return done;
 }
 
@@ -421,6 +458,7 @@ QUIRE_RECLAIMER(struct)::ExpirePass {
   uint64_t now_ms, now;
   bool dead, owned;
   ExpireResult result;
+  EvictBatch batch;
   Cut cut[kCuts];
 
   // Uses before this epoch are idle for that long. TTLs are few; each is looked up once a pass.
@@ -465,7 +503,7 @@ QUIRE_RECLAIMER(void)::expire_chain(uint32_t page, ExpirePass &pass) noexcept {
     if (view.state != PageState::kVisible || view.children != 0) return;
     uint32_t exposed = kNone;
     const bool over = has_expired(page, pass, &reason);
-    if (over && evict(page, reason, &exposed)) {
+    if (over && evict(page, reason, &pass.batch, &exposed)) {
       if (reason == EvictReason::kIdle) ++pass.result.idle;
       if (reason == EvictReason::kExpired) ++pass.result.expired;
       if (reason == EvictReason::kNamespace) ++pass.result.dead;
@@ -492,12 +530,15 @@ QUIRE_RECLAIMER(ExpireResult)::expire(uint64_t now_ms) noexcept {
   pass.now = parts_.clock.now();
   // With the queue, so that parents which become leaves enter it; without, a later scan has them.
   pass.owned = try_own();
+  running_.fetch_add(1, kAcqRel);
   if (pass.owned) begin_call();
   const uint8_t wanted = pass.dead ? 0xff : kTagIdle | kTagExpires;
   for_leaves(0, parts_.pages.capacity(), [&](uint32_t page, uint8_t tag) {
     if ((tag & wanted) != 0) expire_chain(page, pass);
   });
   scanned_.fetch_add(parts_.pages.capacity(), kRelaxed);
+  give_back(&pass.batch);
+  running_.fetch_sub(1, kRelease);
   if (pass.owned) disown();
   if (pass.result.next_ms != UINT64_MAX) note_ttl(pass.result.next_ms);
   return pass.result;

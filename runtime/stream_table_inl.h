@@ -41,6 +41,8 @@ void StreamTable<A, O>::close() noexcept {
 // A slot in kAdding that holds the handle, or kInvalid if another slot has it.
 template <class A, class O>
 Status StreamTable<A, O>::take_slot(Stream stream, uint32_t *out) noexcept {
+  // Asked first: where no slot is left, a stream that has one is told so all the same.
+  if (find(stream) != kNone) return set_error(Status::kInvalid, "stream %p is registered", stream);
   uint32_t mine = kNone;
   for (uint32_t i = 0; i < capacity_ && mine == kNone; ++i) {
     uint32_t free = kFree;

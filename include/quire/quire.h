@@ -389,9 +389,10 @@ typedef struct quire_alloc_options {
 } quire_alloc_options;
 
 /* n private pages, all or nothing. A dry pool makes this call evict what it needs, oldest first,
- * bounded. QUIRE_E_AGAIN: frames are in limbo (step, and they come); QUIRE_E_NOMEM: everything is
- * pinned or private; QUIRE_E_INVALID: no chain is as long as first + n. Lock-free; cost: about 20
- * ns a page in batches, more where it must evict. */
+ * bounded; what cannot be had evicts little (128 pages) or nothing. QUIRE_E_AGAIN: frames are in
+ * limbo (step, and they come), or in the hands of another call that evicts; QUIRE_E_NOMEM: all but
+ * fewer are pinned or private; QUIRE_E_INVALID: no chain is as long as first + n. Lock-free; cost:
+ * about 20 ns a page in batches, more where it must evict. */
 QUIRE_API quire_status quire_alloc(quire_cache *c, uint32_t n, const quire_alloc_options *opt,
                                    quire_page *pages);
 

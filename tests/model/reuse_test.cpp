@@ -51,15 +51,13 @@ struct RecordFirst : Right {
   };
 };
 struct ChildDroppedFirst : Right {
-  struct Evict {
-    static constexpr bool kOverwriteStamp = false;
+  struct Evict : EvictOrders {
     static constexpr bool kDropFirst = true;
   };
 };
 struct StampOverwritten : Right {
-  struct Evict {
+  struct Evict : EvictOrders {
     static constexpr bool kOverwriteStamp = true;
-    static constexpr bool kDropFirst = false;
   };
 };
 

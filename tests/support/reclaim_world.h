@@ -123,6 +123,9 @@ class ReclaimWorld final : public EvictSink {
     ++evictions;
     if (on_evicted) on_evicted(page, stamp, reason);
   }
+  void retire(const EvictBatch &batch) noexcept override {
+    if (on_retire) on_retire(batch);
+  }
   bool is_dead(uint32_t page) noexcept override { return dead && dead(page); }
 
   bool validate() const {
@@ -141,6 +144,7 @@ class ReclaimWorld final : public EvictSink {
   EpochLog<A> log;
   std::unique_ptr<Reclaim> reclaimer;
   std::function<void(uint32_t, uint32_t, EvictReason)> on_evicted;
+  std::function<void(const EvictBatch &)> on_retire;
   std::function<bool(uint32_t)> dead;
   std::atomic<uint64_t> evictions{0};  // evictors are several
 };

@@ -36,9 +36,8 @@ int64_t first_difference(World &world, uint64_t seed, uint32_t capacity, uint32_
   return -1;
 }
 
-struct OverwriteStamp {
+struct OverwriteStamp : EvictOrders {
   static constexpr bool kOverwriteStamp = true;
-  static constexpr bool kDropFirst = false;
 };
 
 // A chain of n pages, unpinned, all stamped with the present epoch.
