@@ -9,6 +9,7 @@
 #include <new>
 
 #include "quire/quire.h"
+#include "runtime/cuda_kernels.h"
 
 namespace quire {
 namespace {
@@ -67,6 +68,7 @@ Cache::~Cache() {
   reclaimer_.reset();
   if (streams_) streams_->close();
   sequences_.reset();
+  cuda_kernels_.reset();  // waits for its own stream, which may be zeroing frames
   if (codec_memory_ != nullptr) heap_->deallocate(codec_memory_, codec_bytes_, 64);
   arena_.close();
   open_arena_.close();
@@ -104,13 +106,31 @@ Status Cache::build_arenas() noexcept {
   return open_arena_.grow(shape.open_frames);
 }
 
-Status Cache::build(const quire_config &config, Device *device) noexcept {
-  if (const Status s = config_resolve(config, &config_); s != Status::kOk) return s;
-  if (device == nullptr) {
-    own_device_.emplace();
-    device = &*own_device_;
+// A device that is given, or the one that the config names; AUTO is cuda where there is one.
+Status Cache::open_device(Device *given) noexcept {
+  device_ = given;
+  if (device_ != nullptr) return Status::kOk;
+  const uint32_t kind = config_.values.device;
+  if (kind != QUIRE_DEVICE_CPU) {
+    CudaApi *const api = cuda_api();
+    Status status = Status::kUnsupported;
+    if (api == nullptr) {
+      status = set_error(status, "config: device: this build has the cpu device only");
+    } else {
+      status = cuda_device_.emplace(*api).open(static_cast<int>(config_.values.device_ordinal));
+    }
+    if (status == Status::kOk) {
+      device_ = &*cuda_device_;
+      return Status::kOk;
+    }
+    cuda_device_.reset();
+    if (kind == QUIRE_DEVICE_CUDA || status != Status::kUnsupported) return status;
   }
-  device_ = device;
+  device_ = &own_device_.emplace();
+  return Status::kOk;
+}
+
+Status Cache::open_codec() noexcept {
   kernels::CodecConfig codec;
   codec.geometry = config_.values.geometry;
   codec.format = config_.values.format;
@@ -120,14 +140,28 @@ Status Cache::build(const quire_config &config, Device *device) noexcept {
   codec_memory_ = heap_->allocate(codec_bytes_, 64);
   if (codec_memory_ == nullptr) return set_error(Status::kNomem, "no memory for the codec");
   codec_ = kernels::codec_create(codec, codec_memory_);
-  if (codec_ == nullptr) {
-    return set_error(
-        Status::kInvalid,
-        "config: codebook: 16 values that ascend within [-1, 1] are wanted, the one nearest 0 "
-        "not negative");
+  if (codec_ != nullptr) return Status::kOk;
+  return set_error(
+      Status::kInvalid,
+      "config: codebook: 16 values that ascend within [-1, 1] are wanted, the one nearest 0 "
+      "not negative");
+}
+
+Status Cache::open_kernels() noexcept {
+  if (!cuda_device_) {
+    kernels_ = &cpu_kernels_.emplace(*codec_, *device_);
+    return Status::kOk;
   }
-  cpu_kernels_.emplace(*codec_, *device_);
-  kernels_ = &*cpu_kernels_;
+  const Status status = make_cuda_kernels(*codec_, *cuda_device_, &cuda_kernels_);
+  kernels_ = cuda_kernels_.get();
+  return status;
+}
+
+Status Cache::build(const quire_config &config, Device *device) noexcept {
+  if (const Status s = config_resolve(config, &config_); s != Status::kOk) return s;
+  if (const Status s = open_device(device); s != Status::kOk) return s;
+  if (const Status s = open_codec(); s != Status::kOk) return s;
+  if (const Status s = open_kernels(); s != Status::kOk) return s;
   if (!config_.has_secret) {
     if (const Status s = Keys::random_secret(config_.secret); s != Status::kOk) return s;
   }
@@ -144,6 +178,7 @@ Status Cache::build(const quire_config &config, Device *device) noexcept {
   header.format = config_.values.format;
   header.policy = config_.values.policy;
   header.geometry = config_.values.geometry;
+  header.device = device_kind();
   header.frame_bytes = arena_.stride();
   header.open_frame_bytes = config_.has_open ? open_arena_.stride() : 0;
   header.arena_bytes = arena_bytes();
@@ -165,7 +200,8 @@ Status Cache::close(Cache *cache) noexcept {
   cache->drain_limbo();
   const uint32_t sequences = cache->sequences_->live();
   const uint32_t leases = t.leases.live();
-  const uint32_t streams = cache->streams_->readers();
+  // The cache's own stream goes with it.
+  const uint32_t streams = cache->streams_->readers() - (cache->watches_zero_stream() ? 1U : 0U);
   const PageCounts pages = t.pages.counts();
   if (sequences + leases + streams + pages.private_pages > 0) {
     return set_error(
@@ -180,6 +216,19 @@ Status Cache::close(Cache *cache) noexcept {
   cache->~Cache();
   heap_for_self.deallocate(cache, sizeof(Cache), alignof(Cache));
   return Status::kOk;
+}
+
+bool Cache::watches_zero_stream() noexcept {
+  const Stream stream = kernels_->zero_stream();
+  return stream != nullptr && streams_->find(stream) != kNoIndex;
+}
+
+Status Cache::watch_zero_stream() noexcept {
+  const Stream stream = kernels_->zero_stream();
+  if (stream == nullptr || watches_zero_stream()) return Status::kOk;
+  uint32_t slot;
+  const Status status = streams_->add(stream, 0, StreamTable<>::kBackground, &slot);
+  return watches_zero_stream() ? Status::kOk : status;  // another call may have been first
 }
 
 Status Cache::check_process() const noexcept {
@@ -198,6 +247,7 @@ void Cache::layout_info(quire_layout_info *out) const noexcept {
   out->stride = arena_.stride();
   out->open_stride = config_.has_open ? open_arena_.stride() : 0;
   out->geometry = config_.values.geometry;
+  out->device = device_kind();
   out->layout = config_.layout;
   out->open_layout = config_.open_layout;
 }

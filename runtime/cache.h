@@ -41,6 +41,7 @@
 #include "runtime/config.h"
 #include "runtime/cpu_device.h"
 #include "runtime/cpu_kernels.h"
+#include "runtime/cuda_device.h"
 #include "runtime/device.h"
 #include "runtime/frame_debts.h"
 #include "runtime/handle.h"
@@ -254,7 +255,16 @@ class Cache final : private EvictSink, private BackgroundWork {
  private:
   // ---- cache.cpp
   Status build(const quire_config &config, Device *device) noexcept;
+  Status open_device(Device *given) noexcept;
+  Status open_codec() noexcept;
+  Status open_kernels() noexcept;
   Status build_arenas() noexcept;
+  uint32_t device_kind() const noexcept {
+    return cuda_device_ ? uint32_t{QUIRE_DEVICE_CUDA} : uint32_t{QUIRE_DEVICE_CPU};
+  }
+  // The stream on which frames are zeroed becomes a reader, where there is one.
+  Status watch_zero_stream() noexcept;
+  bool watches_zero_stream() noexcept;
   Status build_reclaimer() noexcept;
   void after_advance() noexcept;
   void sweep_leases(uint64_t now) noexcept;
@@ -384,7 +394,9 @@ class Cache final : private EvictSink, private BackgroundWork {
   void *codec_memory_ = nullptr;
   size_t codec_bytes_ = 0;
   kernels::Codec *codec_ = nullptr;
+  std::optional<CudaDevice> cuda_device_;
   std::optional<CpuKernels> cpu_kernels_;
+  std::unique_ptr<PageKernels> cuda_kernels_;
   PageKernels *kernels_ = nullptr;
   std::atomic<uint64_t> nonfinite_seen_{0};
   std::optional<SequenceTable> sequences_;

@@ -81,6 +81,7 @@ constexpr FieldName kFields[] = {
     QUIRE_FIELD(reclaim_threads, kU32),
     QUIRE_FIELD(numa_node, kI32),
     QUIRE_FIELD(fast_scales, kU32),
+    QUIRE_FIELD(device_ordinal, kU32),
 };
 #undef QUIRE_FIELD
 #undef QUIRE_GEOMETRY
@@ -223,9 +224,6 @@ Status unsupported(const char *field, const char *why) noexcept {
 
 Status check_parts(const quire_config &c) noexcept {
   if (c.device > QUIRE_DEVICE_CUDA) return invalid("device", "not a quire_device_kind");
-  if (c.device == QUIRE_DEVICE_CUDA) {
-    return unsupported("device", "this build has the cpu device only");
-  }
   if (c.host_bytes != 0) return unsupported("host_bytes", "this version has no host tier");
   if (c.file_path != nullptr) return unsupported("file_path", "this version has no file tier");
   if (c.policy > QUIRE_POLICY_PRIORITY) return invalid("policy", "not a quire_policy");
@@ -242,6 +240,7 @@ Status check_parts(const quire_config &c) noexcept {
     return invalid("high_watermark", "below low_watermark");
   }
   if (c.verify_tokens > 1) return invalid("verify_tokens", "0 or 1 is wanted");
+  if (c.device_ordinal > 1023) return invalid("device_ordinal", "at most 1023");
   if (c.fast_scales > 1) return invalid("fast_scales", "0 or 1 is wanted");
   if (c.reclaim_threads > 1024) return invalid("reclaim_threads", "at most 1024");
   if (c.max_leases > (1u << 28)) return invalid("max_leases", "at most 2^28");

@@ -467,6 +467,12 @@ Status Cache::page_info(quire_page handle, quire_page_record *out) noexcept {
 Status Cache::page_data(quire_page handle, void **data, size_t *bytes) noexcept {
   uint32_t page = 0;
   if (const Status s = find_page(handle, &page); s != Status::kOk) return s;
+  if (!device_->host_visible()) {
+    return set_error(
+        Status::kUnsupported,
+        "the host does not see the %s device's memory (quire_layout has its addresses)",
+        device_->name());
+  }
   const PageDescriptor &d = tables_->pages[page];
   const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
   const FrameClass c = open ? FrameClass::kOpen : FrameClass::kSealed;

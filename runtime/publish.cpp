@@ -347,6 +347,9 @@ Status Cache::namespace_set(Key root, const quire_namespace &settings) noexcept 
     return set_error(Status::kUnsupported, "this version has no quota and no floor of a namespace");
   }
   if (settings.zero > 1) return set_error(Status::kInvalid, "zero: 0 or 1 is wanted");
+  if (settings.zero != 0) {
+    if (const Status s = watch_zero_stream(); s != Status::kOk) return s;
+  }
   Namespace space;
   if (const Status s = tables_->spaces.enter(root, &space); s != Status::kOk) return s;
   if (settings.zero != 0) zeroing_.store(true, std::memory_order_relaxed);

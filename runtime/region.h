@@ -86,7 +86,8 @@ struct RegionHeader {
   quire_geometry geometry;
   std::atomic<uint64_t> now_ms;  // the cache's clock at its last tick
   std::atomic<uint32_t>
-      sequences;  // open; sequences live in the process, their number is told here
+      sequences;    // open; sequences live in the process, their number is told here
+  uint32_t device;  // quire_device_kind of the frames; 0 by makers that knew one only
 };
 
 class Region {

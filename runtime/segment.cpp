@@ -142,6 +142,7 @@ Status Segment::layout(quire_layout_info *out) const noexcept {
   out->stride = h.frame_bytes;
   out->open_stride = has_open ? h.open_frame_bytes : 0;
   out->geometry = geometry;
+  out->device = h.device;
   return Status::kOk;
 }
 

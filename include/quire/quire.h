@@ -191,6 +191,7 @@ typedef struct quire_config {
   /* name of the shared-memory segment that quire-stat attaches to, [A-Za-z0-9._-]{1,63}; NULL:
    * "quire.<pid>.<n>", or private memory where /dev/shm has no room; "-": private */
   const char *segment;
+  uint32_t device_ordinal; /* of several GPUs, in CUDA's numbering; default 0 */
 } quire_config;
 
 #define QUIRE_NO_TIMER UINT32_MAX
@@ -461,6 +462,7 @@ typedef struct quire_layout_info {
   quire_geometry geometry;
   quire_page_layout layout;
   quire_page_layout open_layout;
+  uint32_t device; /* quire_device_kind that AUTO became: whose addresses base and open_base are */
 } quire_layout_info;
 
 QUIRE_API quire_status quire_layout(quire_cache *c, quire_tier tier, uint32_t rank,

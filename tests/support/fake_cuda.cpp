@@ -106,6 +106,11 @@ CudaError FakeCuda::admit(bool in_context) noexcept {
   return 201;  // cudaErrorDeviceUninitialized
 }
 
+CudaError FakeCuda::launch() noexcept {
+  const std::lock_guard lock(mutex_);
+  return admit(false);
+}
+
 const char *FakeCuda::error_text(CudaError error) noexcept {
   switch (error) {
     case 35:

@@ -56,6 +56,9 @@ class FakeCuda final : public CudaApi {
   static void set_current(void *context) { current_context_ = context; }
   static int capture_mode() { return capture_mode_; }
 
+  // What launching a kernel answers.
+  CudaError launch() noexcept;
+
   Living living() const;
   uint64_t misuses() const;
   CpuDevice &cpu() { return cpu_; }
@@ -149,6 +152,7 @@ class FakeCudaDevice final : public CudaDevice {
   explicit FakeCudaDevice(FakeCuda &fake) : CudaDevice(fake), fake_(fake) {}
   Status launch(Stream stream, const Task &task) noexcept override {
     if (const Status s = usable(); s != Status::kOk) return s;
+    if (const Status s = check(fake_.launch(), "launch"); s != Status::kOk) return s;
     return fake_.cpu().launch(stream, task);
   }
 

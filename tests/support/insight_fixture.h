@@ -25,7 +25,8 @@ inline quire_cache *open_small(const std::string &segment, const std::string &mo
   quire_config config;
   must(quire_config_init(&config));
   const std::string text =
-      "layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=nf4,device_pages=24,open_pages=8,"
+      "device=cpu,layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=nf4,device_pages=24,open_"
+      "pages=8,"
       "max_leases=16,max_sequences=8,max_namespaces=8,max_streams=4,max_threads=8,epoch_ms=none,"
       "segment=" +
       segment + more;

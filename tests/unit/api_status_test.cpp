@@ -183,6 +183,20 @@ BOOST_AUTO_TEST_CASE(unsupported) {
   config.host_bytes = 0;
   config.file_path = "/nowhere";
   QUIRE_FAILS(quire_open(&config, &cache), QUIRE_E_UNSUPPORTED);
+  config.file_path = nullptr;
+  // Without a GPU, a driver or CUDA in the build, the text says which; AUTO serves on the CPU then.
+  config.device = QUIRE_DEVICE_CUDA;
+  if (quire_open(&config, &cache) == QUIRE_OK) {
+    BOOST_TEST(quire_close(cache) == QUIRE_OK);
+  } else {
+    QUIRE_FAILS(quire_open(&config, &cache), QUIRE_E_UNSUPPORTED);
+    config.device = QUIRE_DEVICE_AUTO;
+    BOOST_TEST_REQUIRE(quire_open(&config, &cache) == QUIRE_OK);
+    auto info = sized_struct<quire_layout_info>();
+    BOOST_TEST(quire_layout(cache, QUIRE_TIER_DEVICE, 0, &info) == QUIRE_OK);
+    BOOST_TEST(info.device == uint32_t{QUIRE_DEVICE_CPU});
+    BOOST_TEST(quire_close(cache) == QUIRE_OK);
+  }
   auto settings = sized_struct<quire_namespace>();
   settings.quota = 5;
   QUIRE_FAILS(quire_namespace_set(f.cache, &f.root, &settings), QUIRE_E_UNSUPPORTED);

@@ -29,6 +29,7 @@ struct World {
   explicit World(const char *text, bool own_clock = false) {
     quire_config config;
     quire_config_init(&config);
+    config.device = QUIRE_DEVICE_CPU;
     BOOST_REQUIRE_EQUAL(quire_config_parse(&config, text), QUIRE_OK);
     config.segment = "-";
     config.epoch_ms = QUIRE_NO_TIMER;
@@ -476,6 +477,7 @@ BOOST_AUTO_TEST_CASE(a_forked_child_is_refused_and_may_open_its_own) {
     bool good = quire_step(w.cache) == QUIRE_E_INVALID;
     quire_config config;
     quire_config_init(&config);
+    config.device = QUIRE_DEVICE_CPU;
     quire_config_parse(&config, kPlain);
     config.segment = "-";
     config.epoch_ms = QUIRE_NO_TIMER;

@@ -171,10 +171,11 @@ std::string headline(const Segment &segment) {
   const std::string dims = g.head_dim_k == g.head_dim_v
                                ? fmt::format("{}", g.head_dim_k)
                                : fmt::format("{}/{}", g.head_dim_k, g.head_dim_v);
-  return fmt::format("{}, process {} {}\n{}, {} layers x {} KV heads x {}, {} tokens a page\n\n",
+  return fmt::format("{}, process {} {}\n{}{}, {} layers x {} KV heads x {}, {} tokens a page\n\n",
                      info.name, info.pid, info.alive != 0 ? "running" : "dead",
-                     format != nullptr ? format : "unknown format", g.layers, g.kv_heads, dims,
-                     g.page_tokens);
+                     format != nullptr ? format : "unknown format",
+                     layout.device == QUIRE_DEVICE_CUDA ? " on a GPU" : "", g.layers, g.kv_heads,
+                     dims, g.page_tokens);
 }
 
 std::string dump_text(const Segment &segment) {
