@@ -5,7 +5,8 @@
 // against. No F16C, no <stdfloat>: the same on every machine. Round to nearest, ties to even;
 // NaN keeps its sign and the top of its payload and becomes quiet, as x86 and Arm do it.
 //
-// Thread class: pure. Cost: a handful of integer instructions.
+// Thread class: pure. Cost: a handful of integer instructions. constexpr, so that kernels on a GPU may
+// call them too.
 #pragma once
 
 #include <bit>
@@ -13,14 +14,14 @@
 
 namespace quire::kernels {
 
-inline uint32_t float_bits(float x) {
+constexpr uint32_t float_bits(float x) {
   return std::bit_cast<uint32_t>(x);
 }
-inline float bits_float(uint32_t b) {
+constexpr float bits_float(uint32_t b) {
   return std::bit_cast<float>(b);
 }
 
-inline float half_to_float(uint16_t h) {
+constexpr float half_to_float(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
   const uint32_t exponent = (h >> 10) & 31u, mantissa = h & 0x3ffu;
   if (exponent == 31) {
@@ -34,7 +35,7 @@ inline float half_to_float(uint16_t h) {
   return bits_float(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
 
-inline uint16_t float_to_half(float x) {
+constexpr uint16_t float_to_half(float x) {
   const uint32_t bits = float_bits(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -51,19 +52,19 @@ inline uint16_t float_to_half(float x) {
   return static_cast<uint16_t>(sign | (float_bits(aligned) - 0x3f000000u));
 }
 
-inline float bfloat_to_float(uint16_t b) {
+constexpr float bfloat_to_float(uint16_t b) {
   const uint32_t bits = static_cast<uint32_t>(b) << 16;
   return bits_float(bits);
 }
 
-inline uint16_t float_to_bfloat(float x) {
+constexpr uint16_t float_to_bfloat(float x) {
   const uint32_t bits = float_bits(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 // The nearest e4m3fn of v >= 0, ties to even, saturating at 448 (0x7e).
-inline uint32_t float_to_e4m3(float v) {
+constexpr uint32_t float_to_e4m3(float v) {
   if (!(v < 448.0f)) return 0x7eu;
   if (v < 0x1p-6f) {  // subnormal: units of 2^-9; 2^14 + v has its last bit there
     return float_bits(v + 0x1p14f) - float_bits(0x1p14f);
@@ -75,7 +76,7 @@ inline uint32_t float_to_e4m3(float v) {
 }
 
 // The least e4m3fn that is not below v >= 0, or 448.
-inline uint32_t float_to_e4m3_up(float v) {
+constexpr uint32_t float_to_e4m3_up(float v) {
   if (!(v < 448.0f)) return 0x7eu;
   if (v < 0x1p-6f) {
     const uint32_t byte = float_bits(v + 0x1p14f) - float_bits(0x1p14f);
@@ -85,11 +86,11 @@ inline uint32_t float_to_e4m3_up(float v) {
 }
 
 // 2^e for -126 <= e <= 127.
-inline float power_of_two(int e) {
+constexpr float power_of_two(int e) {
   return bits_float(static_cast<uint32_t>(e + 127) << 23);
 }
 
-inline bool is_finite(float x) {
+constexpr bool is_finite(float x) {
   return (float_bits(x) & 0x7f800000u) != 0x7f800000u;
 }
 

@@ -8,9 +8,8 @@
 // The calls mean what their namesakes in kernels/codec.h mean, and write the same bytes: pages are
 // equal to those of the scalar target, bit for bit. Pointers in their arguments are device
 // pointers (also to pinned and managed memory), but for the lists of frames in SealArgs and below,
-// which are read before the call returns: they travel in the kernels' parameters. Rows must be
-// aligned to 16 bytes (8 for head dims that are an odd multiple of 8 in 16-bit types), strides to 8
-// values.
+// which are read before the call returns: they travel in the kernels' parameters. Rows and
+// their strides must be multiples of 16 bytes.
 //
 //   append   writes, besides the rows, the header and the statistics of direct pages for every page
 //            and layer that it touches; both are the same whoever writes them, so a frame needs no
@@ -30,7 +29,9 @@
 // kFramesALaunch frames.
 #pragma once
 
+#if !defined(QUIRE_CUDA_EMULATED)  // tests that run kernels on a CPU bring their own
 #include <cuda_runtime_api.h>
+#endif
 
 #include "kernels/codec.h"
 #include "kernels/cuda/codec_params.h"

@@ -1,0 +1,116 @@
+// What the kernels of the codec share on the host's side: sizes of grids, the choice of a block
+// size, descriptions of rows; and the slow path of rows with values that are not finite.
+//
+// Thread class: pure.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/cuda/codec_tile.cuh"
+#include "kernels/cuda/cuda_codec.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace quire::kernels::cuda {
+
+inline constexpr uint32_t kCodecThreads = 256;
+// CTAs a multiprocessor that grids are sized for: 24 KiB of tables each, eight warps.
+inline constexpr uint32_t kCodecResident = 3;
+
+inline uint32_t grid_for(uint64_t warps) {
+  const uint64_t blocks = (warps + kCodecThreads / kWarp - 1) / (kCodecThreads / kWarp);
+  const uint64_t most = uint64_t{processors()} * kCodecResident;
+  return static_cast<uint32_t>(blocks < most ? blocks : most);
+}
+
+inline Rows make_rows(const quire_part_layout &part, uint32_t heads, DType type, const void *data,
+                      int64_t token_stride, int64_t head_stride) {
+  const auto bytes = static_cast<int64_t>(dtype_bytes(type));
+  if (head_stride == 0) head_stride = part.dim;
+  if (token_stride == 0) token_stride = static_cast<int64_t>(part.dim) * heads;
+  // Appends only read through it.
+  return {static_cast<uint8_t *>(const_cast<void *>(data)), token_stride * bytes,
+          head_stride * bytes};
+}
+
+inline bool aligned_rows(const Rows &rows) {
+  return rows.data == nullptr || (reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 &&
+                                  rows.token_stride % 16 == 0 && rows.head_stride % 16 == 0);
+}
+
+// block 0: plain rows.
+inline Deal make_deal(const quire_part_layout &part, uint32_t block, uint32_t n) {
+  Deal d = {8, 0, 0};
+  if (part.dim == 0) return d;
+  const uint32_t blocks = block == 0 ? 4 : part.blocks;
+  while (d.tile_tokens < kWarp && d.tile_tokens * blocks < kWarp) d.tile_tokens *= 2;
+  d.tiles = (n + d.tile_tokens - 1) / d.tile_tokens;
+  d.block_magic = ((1u << 20) + blocks - 1) / blocks;
+  return d;
+}
+
+inline uint32_t block_of(const quire_part_layout &part) {
+  return part.code_bits < 16 ? part.block : 0;
+}
+
+// Calls f(block size, k, v) once, or for K and V apart where their blocks differ; parts that are
+// not in a call have nullptr.
+template <class F>
+cudaError_t for_one_block(uint32_t block, const Rows &k, const Rows &v, const F &f) {
+  switch (block) {
+    case 0:
+      return f(std::integral_constant<uint32_t, 0>(), k, v);
+    case 8:
+      return f(std::integral_constant<uint32_t, 8>(), k, v);
+    case 16:
+      return f(std::integral_constant<uint32_t, 16>(), k, v);
+    case 32:
+      return f(std::integral_constant<uint32_t, 32>(), k, v);
+    default:
+      return f(std::integral_constant<uint32_t, 64>(), k, v);
+  }
+}
+
+template <class F>
+cudaError_t for_blocks(const quire_page_layout &layout, const Rows &k, const Rows &v, const F &f) {
+  const uint32_t of_k = block_of(layout.k), of_v = block_of(layout.v);
+  if (k.data == nullptr && v.data == nullptr) return cudaSuccess;
+  if (k.data == nullptr) return for_one_block(of_v, k, v, f);
+  if (v.data == nullptr || of_k == of_v) return for_one_block(of_k, k, v, f);
+  const Rows none = {nullptr, 0, 0};
+  const cudaError_t error = for_one_block(of_k, k, none, f);
+  return error != cudaSuccess ? error : for_one_block(of_v, none, v, f);
+}
+
+// ---- device code
+
+// One atomic a warp.
+QUIRE_DEVICE void add_count(unsigned long long *counter, uint32_t count) {
+  if (counter == nullptr) return;
+  const uint32_t sum = __reduce_add_sync(kAllLanes, count);
+  if (threadIdx.x % kWarp == 0 && sum != 0)
+    atomicAdd(counter, static_cast<unsigned long long>(sum));
+}
+
+// Rows with values that are not finite, once more: NaN becomes 0, an infinity its row's largest
+// finite magnitude; load(b) fills x with block b of the lane's row. Returns how many values of
+// this block were not finite. Warps call it together.
+template <uint32_t kBlock, class Load>
+QUIRE_DEVICE uint32_t tame_and_rotate(const quire_part_layout &part, uint32_t block,
+                                      const Load &load, float (&x)[kBlock]) {
+  float largest = 0;
+  QUIRE_ROLLED
+  for (uint32_t b = 0; b < part.blocks; ++b) {
+    load(b);
+    largest = fmaxf(largest, finite_peak(x));
+  }
+  load(block);
+  const uint32_t count = count_nonfinite(x);
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < kBlock; ++i) {
+    if (!finite(x[i])) x[i] = x[i] != x[i] ? 0.0f : copysignf(largest, x[i]);
+  }
+  rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
+  return count;
+}
+
+}  // namespace quire::kernels::cuda
