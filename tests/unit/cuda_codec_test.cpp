@@ -2,6 +2,7 @@
 // geometry and kind of slot, run on the CPU by tests/support/cuda_emulator.h. The same comparisons
 // run on a GPU in tests/gpu/codec_test.cpp.
 #define BOOST_TEST_MODULE cuda_codec
+#define BOOST_TEST_NO_MAIN
 #include "tests/support/cuda_emulator.h"
 // The emulator comes before the kernels, which come as source.
 #include "kernels/cuda/codec_append.cu"
@@ -97,4 +98,12 @@ BOOST_AUTO_TEST_CASE(codebooks_that_do_not_pair_are_refused_by_the_table_and_sti
   c.codebook = values;
   Emulated device;
   run_case(device, c, random);
+}
+
+int main(int argc, char **argv) {
+#if defined(__SANITIZE_THREAD__)
+  std::printf("SKIPPED: ThreadSanitizer does not follow fibers\n");
+  return 77;
+#endif
+  return boost::unit_test::unit_test_main([] { return true; }, argc, argv);
 }

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <regex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bench.h"
@@ -52,10 +53,14 @@ int run_benchmarks(const std::vector<const Benchmark *> &chosen, const Context &
   return all_ran && wrote && drew ? 0 : 1;
 }
 
+bool is_of_gpu(const Benchmark &benchmark) {
+  return std::string_view(benchmark.name).starts_with("gpu/");
+}
+
 int run(int argc, char **argv) {
   Context context;
   std::string rows = ".*", json_path, plot_path;
-  bool list = false;
+  bool list = false, gpu = false;
   unsigned rounds = 0;
   CLI::App app("Measures Quire and its peers; prints each figure with its goal.");
   app.add_option("--rows", rows, "run the benchmarks whose name this regular expression finds");
@@ -69,13 +74,15 @@ int run(int argc, char **argv) {
   app.add_option("--json", json_path, "write figures here");
   app.add_option("--plot", plot_path, "write an SVG plot here");
   app.add_option("--trace", context.traces, "JSON lines to replay too, as quire-replay reads them");
+  app.add_flag("--gpu", gpu, "run the benchmarks of the GPU's data plane, and only these");
   app.add_flag("--list", list, "name the benchmarks and end");
   std::vector<const Benchmark *> chosen;
   try {
     app.parse(argc, argv);
     const std::regex pattern(rows);
     for (const Benchmark &benchmark : benchmarks())
-      if (std::regex_search(benchmark.name, pattern)) chosen.push_back(&benchmark);
+      if (is_of_gpu(benchmark) == gpu && std::regex_search(benchmark.name, pattern))
+        chosen.push_back(&benchmark);
   } catch (const CLI::ParseError &e) {
     return app.exit(e) == 0 ? 0 : 2;
   } catch (const std::regex_error &e) {
