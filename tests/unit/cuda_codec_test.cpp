@@ -78,8 +78,8 @@ BOOST_AUTO_TEST_CASE(the_pair_table_gives_every_code_and_its_mirror_image) {
       check(std::nextafter(m, -2.0f));
     }
   }
-  // Every 64th float within reach; the exhaustive walk over all of them runs on a GPU.
-  for (uint32_t b = 0; b < float_bits(cuda::kPairReach); b += 64) {
+  // A sample of the floats within reach; the walk over all of them runs on a GPU.
+  for (uint32_t b = 0; b < float_bits(cuda::kPairReach); b += 4093) {
     check(bits_float(b));
     check(-bits_float(b));
   }
