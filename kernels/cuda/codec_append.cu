@@ -4,7 +4,7 @@
 // the open rows of its tile, then encodes the sealed ones. Formats without open pages have a
 // smaller kernel of their own. Grids are persistent: each CTA fills its tables once.
 //
-// Thread class: host calls any thread. Cost: memory-bound for open pages; see quire-bench --rows gpu.
+// Thread class: host calls any thread. Cost: memory-bound for open pages; see quire-bench --gpu.
 #include "kernels/cuda/codec_tile.cuh"
 #include "kernels/cuda/codec_tuning.cuh"
 #include "kernels/cuda/cuda_codec.h"

@@ -4,7 +4,7 @@
 // decoded, turned back and get their anchor. The turn of a page is kept by each warp as long as its
 // tiles lie in that page; tiles whose tokens lie in several pages take one page after another.
 //
-// Thread class: host calls any thread. Cost: memory-bound; see quire-bench --rows gpu.
+// Thread class: host calls any thread. Cost: memory-bound; see quire-bench --gpu.
 #include "kernels/cuda/codec_anchor.cuh"
 #include "kernels/cuda/codec_tile.cuh"
 #include "kernels/cuda/codec_tuning.cuh"

@@ -7,7 +7,7 @@
 //
 // K and V of a head write disjoint bytes of its statistics.
 //
-// Thread class: host calls any thread. Cost: see quire-bench --rows gpu.
+// Thread class: host calls any thread. Cost: see quire-bench --gpu.
 #include "kernels/cuda/codec_anchor.cuh"
 #include "kernels/cuda/codec_tile.cuh"
 #include "kernels/cuda/codec_tuning.cuh"
