@@ -58,7 +58,7 @@ BOOST_FIXTURE_TEST_CASE(lists_benchmarks_by_name_once_each, Folder) {
 
 BOOST_FIXTURE_TEST_CASE(rows_through_the_c_api_run_and_agree_with_their_goals, Folder) {
   BOOST_REQUIRE_MESSAGE(
-      run("--quick --rows '^(lookup|publish|replay)/' --json r.json --plot p.svg") == 0,
+      run("--quick --rows '^(lookup|publish|replay|latency)/' --json r.json --plot p.svg") == 0,
       slurp(path / "out.txt") << slurp(path / "err.txt"));
   const auto j = nlohmann::json::parse(slurp(path / "r.json"));
   BOOST_TEST(j["quick"] == true);
