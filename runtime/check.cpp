@@ -72,7 +72,7 @@ Status check_lease_live(const Shape &shape, const Tables &t, uint32_t lease) noe
 Status check_live(const Region &region, const Tables &t) noexcept {
   if (!region.validate())
     return set_error(Status::kCorrupt, "the region's header contradicts itself");
-  const Shape &shape = region.header().shape;
+  const Shape &shape = region.shape();
   if (t.clock.now() == 0) return set_error(Status::kCorrupt, "the clock is at epoch 0");
   if (const Status s = check_pool(t.page_pool, "the pool of pages"); s != Status::kOk) return s;
   if (const Status s = check_pool(t.frame_pool, "the pool of frames"); s != Status::kOk) return s;
@@ -266,7 +266,7 @@ Status check_parts(const Region &region, const Tables &t) noexcept {
   if (!t.limbo.validate()) return corrupt_part("limbo");
   if (!t.open_limbo.validate()) return corrupt_part("limbo of open frames");
   if (!t.clock.validate()) return corrupt_part("the clock");
-  const StreamTable<> streams(region.part(Part::kStreams), region.header().shape.streams, t.clock,
+  const StreamTable<> streams(region.part(Part::kStreams), region.shape().streams, t.clock,
                               nullptr);
   if (!streams.validate()) return corrupt_part("the streams");
   if (!t.log.validate()) return corrupt_part("the epoch log");
@@ -279,7 +279,7 @@ Status check_parts(const Region &region, const Tables &t) noexcept {
 Status check_tables(const Region &region, const Tables &tables, uint32_t flags) noexcept {
   if (const Status s = check_live(region, tables); s != Status::kOk) return s;
   if ((flags & QUIRE_CHECK_LIVE) != 0) return Status::kOk;
-  const Shape &shape = region.header().shape;
+  const Shape &shape = region.shape();
   Counts counts;
   if (!counts.allocate(shape)) return set_error(Status::kNomem, "no room to count the pages in");
   if (const Status s = check_page_states(shape, tables, &counts); s != Status::kOk) return s;

@@ -17,7 +17,8 @@ void report_stats(const ReportSource &from, quire_stats *out) noexcept {
   out->events_dropped_total += t.events.dropped();
 
   // So does the table of streams.
-  const StreamTable<> streams(from.region.part(Part::kStreams), h.shape.streams, t.clock, nullptr);
+  const Shape &shape = from.region.shape();
+  const StreamTable<> streams(from.region.part(Part::kStreams), shape.streams, t.clock, nullptr);
   out->events_recorded_total += streams.counts().recorded;
   out->device_errors_total += streams.counts().failed;
 
@@ -28,14 +29,14 @@ void report_stats(const ReportSource &from, quire_stats *out) noexcept {
   report_readers(from, &readers);
 
   out->epoch = t.clock.now();
-  out->pages_capacity = h.shape.pages;
+  out->pages_capacity = shape.pages;
   out->pages_free = pages.free;
   out->pages_private = pages.private_pages;
   out->pages_visible = pages.visible;
-  out->frames_capacity = h.shape.frames;
+  out->frames_capacity = shape.frames;
   out->frames_free = t.frame_pool.available();
   out->frames_limbo = t.limbo.count();
-  out->open_frames_capacity = h.shape.open_frames;
+  out->open_frames_capacity = shape.open_frames;
   out->open_frames_free = t.open_pool.available();
   out->open_frames_limbo = t.open_limbo.count();
   out->leases = leases.leases;
@@ -53,7 +54,7 @@ void report_stats(const ReportSource &from, quire_stats *out) noexcept {
   }
   out->page_bytes = h.frame_bytes;
   out->open_page_bytes = h.open_frame_bytes;
-  out->page_tokens = h.shape.page_tokens;
+  out->page_tokens = shape.page_tokens;
   out->metadata_bytes = h.bytes;
   out->arena_bytes = from.arena_bytes;
 

@@ -5,10 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #include "quire/quire.h"
 #include "runtime/tables.h"
@@ -145,13 +147,22 @@ Status Region::create(const char *name, const Shape &shape) noexcept {
   h.pid = static_cast<uint64_t>(::getpid());
   h.process_start = process_start(h.pid);
   h.shape = shape;
+  place_parts(shape);
+  std::copy_n(offset_, kParts, h.offset);
+  std::copy_n(length_, kParts, h.length);
+  return Status::kOk;
+}
+
+// Where the parts of that shape lie; where the last one ends.
+size_t Region::place_parts(const Shape &shape) noexcept {
+  shape_ = shape;
   size_t offset = kHeaderBytes;
   for (uint32_t p = 0; p < kParts; ++p) {
-    h.offset[p] = offset;
-    h.length[p] = quire::part_bytes(static_cast<Part>(p), shape);
-    offset += round_up(h.length[p], kPartAlignment);
+    offset_[p] = offset;
+    length_[p] = quire::part_bytes(static_cast<Part>(p), shape);
+    offset += round_up(length_[p], kPartAlignment);
   }
-  return Status::kOk;
+  return offset;
 }
 
 void Region::finish() noexcept {
@@ -186,7 +197,7 @@ Status Region::attach(const char *name) noexcept {
   } else if (header().version != RegionHeader::kVersion) {
     status = set_error(Status::kVersion, "segment %s has layout %u, this library reads %u", name,
                        header().version, RegionHeader::kVersion);
-  } else if (!validate()) {
+  } else if (!adopt()) {
     status = set_error(Status::kCorrupt, "segment %s: its header contradicts itself", name);
   }
   if (status != Status::kOk) destroy();
@@ -207,24 +218,25 @@ void Region::destroy() noexcept {
   name_[0] = 0;
 }
 
-bool Region::validate() const noexcept {
-  const RegionHeader &h = header();
-  // The shape comes first: lengths that follow from it are compared, not believed.
-  const Shape &s = h.shape;
+// Takes the shape over from a header that is not believed. It comes first: lengths that follow from
+// it are compared with what is mapped.
+bool Region::adopt() noexcept {
+  const Shape s = header().shape;
   constexpr uint32_t kMost = 1u << 30;
-  if (h.bytes != bytes_ || s.frames > kMost || s.open_frames > kMost || s.leases > kMost ||
-      s.spaces > kMost || s.streams > kMost || s.guards > kMost || s.page_tokens > kMost ||
-      s.keeps_tokens > 1 || s.pages != s.frames + s.open_frames) {
+  if (s.frames > kMost || s.open_frames > kMost || s.leases > kMost || s.spaces > kMost ||
+      s.streams > kMost || s.guards > kMost || s.page_tokens > kMost || s.keeps_tokens > 1 ||
+      s.pages != s.frames + s.open_frames) {
     return false;
   }
-  size_t offset = kHeaderBytes;
-  for (uint32_t p = 0; p < kParts; ++p) {
-    const size_t length = quire::part_bytes(static_cast<Part>(p), s);
-    if (h.offset[p] != offset || h.length[p] != length || length > bytes_ - offset) return false;
-    offset += round_up(length, kPartAlignment);
-    if (offset > bytes_) return false;
-  }
-  return true;
+  return place_parts(s) <= bytes_ && validate();
+}
+
+bool Region::validate() const noexcept {
+  const RegionHeader &h = header();
+  static_assert(std::is_trivially_copyable_v<Shape>);
+  return h.bytes == bytes_ && std::memcmp(&h.shape, &shape_, sizeof shape_) == 0 &&
+         std::equal(offset_, offset_ + kParts, h.offset) &&
+         std::equal(length_, length_ + kParts, h.length);
 }
 
 bool region_alive(const RegionHeader &header) noexcept {

@@ -113,25 +113,33 @@ class Region {
 
   RegionHeader &header() const noexcept { return *static_cast<RegionHeader *>(base_); }
   void *part(Part part) const noexcept {
-    return static_cast<char *>(base_) + header().offset[static_cast<uint32_t>(part)];
+    return static_cast<char *>(base_) + offset_[static_cast<uint32_t>(part)];
   }
-  size_t part_bytes(Part part) const noexcept {
-    return header().length[static_cast<uint32_t>(part)];
-  }
+  size_t part_bytes(Part part) const noexcept { return length_[static_cast<uint32_t>(part)]; }
+  // As create() was told, or attach() found and checked. The header's own may be changed under a
+  // mapping by whoever can write to the segment: nothing is reached through that.
+  const Shape &shape() const noexcept { return shape_; }
   const char *name() const noexcept { return name_; }  // "" when private
   size_t bytes() const noexcept { return bytes_; }
   bool attached() const noexcept { return base_ != nullptr && !owner_; }
 
+  // The header says what shape() does, and that fits.
   bool validate() const noexcept;
 
   // What create() would map, for planning.
   static size_t bytes_for(const Shape &shape) noexcept;
 
  private:
+  size_t place_parts(const Shape &shape) noexcept;
+  bool adopt() noexcept;
+
   void *base_ = nullptr;
   size_t bytes_ = 0;
   bool owner_ = false;
   char name_[64] = {};
+  Shape shape_;
+  size_t offset_[kParts] = {};
+  size_t length_[kParts] = {};
 };
 
 // True while the process that made the region runs.

@@ -55,14 +55,14 @@ void report_leases(const ReportSource &from, LeaseReport *out) noexcept {
 }
 
 void report_readers(const ReportSource &from, ReaderReport *out) noexcept {
-  const RegionHeader &h = from.region.header();
   const EpochClock<> &clock = from.tables.clock;
   const uint64_t now = clock.now();
   const auto put = [out](const Reader &reader) {
     if (out->readers < ReaderReport::kMost) out->reader[out->readers++] = reader;
   };
   // A view without a device: it looks, and cannot record.
-  const StreamTable<> streams(from.region.part(Part::kStreams), h.shape.streams, clock, nullptr);
+  const StreamTable<> streams(from.region.part(Part::kStreams), from.region.shape().streams, clock,
+                              nullptr);
   streams.for_each_reader([&](uint32_t slot, uint64_t passed, bool) {
     ++out->streams;
     // The epoch that runs has not ended: nobody can have passed it.

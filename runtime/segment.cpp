@@ -134,8 +134,8 @@ Status Segment::layout(quire_layout_info *out) const noexcept {
       quire_page_layout_init(&out->open_layout, &geometry, h.format, 1) != QUIRE_LAYOUT_OK) {
     return set_error(Status::kCorrupt, "segment %s: its open pages have no layout", region_.name());
   }
-  out->frames = h.shape.frames;
-  out->open_frames = h.shape.open_frames;
+  out->frames = region_.shape().frames;
+  out->open_frames = region_.shape().open_frames;
   out->format = h.format;
   out->base = nullptr;
   out->open_base = nullptr;

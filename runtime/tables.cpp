@@ -8,7 +8,7 @@ namespace quire {
 namespace {
 
 const Shape &shape_of(const Region &region) noexcept {
-  return region.header().shape;
+  return region.shape();
 }
 
 FramePool<> pool_at(const Region &region, Part part, uint32_t capacity) noexcept {
