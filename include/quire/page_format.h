@@ -167,6 +167,7 @@ QUIRE_HD int quire_format_has_open_pages(unsigned format) {
 /* ---- geometry -------------------------------------------------------------------------------- */
 
 #define QUIRE_ROPE_MAX_PAIRS 128
+#define QUIRE_ROPE_MAX_FREQUENCY 1048576.0f /* of inv_freq, which is 0 to 1 as a rule */
 
 /* How keys were turned: pair i of the first rotary_dim channels by position * inv_freq[i]. A pair
  * is (i, i + rotary_dim / 2), or (2i, 2i + 1) where interleaved. All zero: keys are not turned. */
@@ -204,12 +205,16 @@ static inline int quire_rope_init(quire_rope *rope, uint32_t rotary_dim, double 
 }
 
 QUIRE_HD int quire_geometry_valid(const quire_geometry *g) {
+  uint32_t i;
   if (g->layers == 0 || g->layers > 4096 || g->kv_heads == 0 || g->kv_heads > 4096) return 0;
   if (g->head_dim_k == 0 || g->head_dim_k > 1024 || g->head_dim_k % 8 != 0) return 0;
   if (g->head_dim_v > 1024 || g->head_dim_v % 8 != 0) return 0;
   if (g->page_tokens == 0 || g->page_tokens > 1024 || g->page_tokens % 8 != 0) return 0;
   if (g->rope.rotary_dim % 2 != 0 || g->rope.rotary_dim > g->head_dim_k) return 0;
   if (g->rope.rotary_dim / 2 > QUIRE_ROPE_MAX_PAIRS) return 0;
+  for (i = 0; i < g->rope.rotary_dim / 2; ++i) { /* what the fingerprint can count; no NaN */
+    if (!(g->rope.inv_freq[i] >= 0 && g->rope.inv_freq[i] <= QUIRE_ROPE_MAX_FREQUENCY)) return 0;
+  }
   return 1;
 }
 
