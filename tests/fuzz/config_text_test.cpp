@@ -20,8 +20,8 @@ constexpr const char *kTexts[] = {
     "low_watermark=0.05,high_watermark=0.1,reclaim_threads=2,numa_node=-1,fast_scales=1",
     "segment=quire.test-1,idle_ttl_ms=4294967295,open_pages=12,device_pages=48,host_bytes=0",
     "format=k8v4,device=auto,device=1KiB,device=2TB",
-    "device=cpu,layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=nf4,device_pages=4,open_pages="
-    "3,max_leases=9,max_sequences=9,max_namespaces=9,max_streams=9,max_threads=9",
+    ("device=cpu,layers=1,kv_heads=1,head_dim=16,page_tokens=8,format=nf4,device_pages=4,open_"
+     "pages=3,max_leases=9,max_sequences=9,max_namespaces=9,max_streams=9,max_threads=9"),
 };
 const std::string kAlphabet = "=,.-+ 0123456789eEkKMGTiBnfv_xlayersdevicepolicy\t";
 
