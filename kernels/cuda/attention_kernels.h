@@ -1,0 +1,16 @@
+// The launches behind cuda_attention.h. For kernels/cuda/attention*.cu only.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+namespace quire::kernels::cuda {
+
+struct Plan;
+
+// Each fills rows, unit and workers of a plan, then launches it.
+void shape_generic(int processors, Plan *plan);
+cudaError_t launch_generic(const Plan &plan, cudaStream_t stream);
+
+cudaError_t launch_merge(const Plan &plan, cudaStream_t stream);
+
+}  // namespace quire::kernels::cuda
