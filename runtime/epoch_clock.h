@@ -139,8 +139,9 @@ class EpochClock {
       // relaxed look first: a taken line is not written to.
       if (slot.epoch.load(kRelaxed) == 0) {
         // The bound is raised before the slot is taken: min_guard() looks at all that it covers.
-        // acquire: as good as our own raise, where another guard's made it unnecessary.
-        if (at >= header_->used.load(kAcquire)) raise_to(header_->used, at + 1, kAcqRel);
+        // acquire: as good as our own raise, where another guard's made it unnecessary. Looked at
+        // again after the raise: one that finds the bound raised already has acquired nothing.
+        while (at >= header_->used.load(kAcquire)) raise_to(header_->used, at + 1, kAcqRel);
         // acq_rel: pairs with min_guard()'s add, in either order.
         if (slot.epoch.compare_exchange_strong(free, epoch, kAcqRel, kRelaxed)) {
           slot.thread.store(thread, kRelaxed);

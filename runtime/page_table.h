@@ -259,7 +259,9 @@ class PageTable {
   // to check: a page is visible for a moment before it is.
   Pin try_pin(uint32_t page, const Key &key) noexcept {
     Descriptor &d = (*this)[page];
-    uint64_t m = d.meta.load(kAcquire);
+    // relaxed: a filter. Who comes here from the index has acquired what its header shows, this
+    // page's state and key among it.
+    uint64_t m = d.meta.load(kRelaxed);
     if (!M::visible(m) || !has_key(d, key)) return Pin::kMiss;
     // acquire: pairs with the release in make_visible(): the key and all that the page says.
     m = d.meta.fetch_add(M::kRefUnit, kAcquire);
@@ -273,7 +275,7 @@ class PageTable {
   // acquire gave: only its publisher holds one while the page may still turn private again.
   Pin try_pin_exact(uint32_t page, uint32_t generation) noexcept {
     Descriptor &d = (*this)[page];
-    uint64_t m = d.meta.load(kAcquire);
+    uint64_t m = d.meta.load(kRelaxed);  // relaxed: a filter.
     if (!M::visible(m) || M::generation(m) != generation) return Pin::kMiss;
     m = d.meta.fetch_add(M::kRefUnit, kAcquire);  // acquire: as in try_pin.
     const bool right = M::visible(m) && M::generation(m) == generation;

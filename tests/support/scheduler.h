@@ -190,7 +190,9 @@ class Scheduler {
   uint32_t choose_value(uint32_t options) {
     if (options <= 1) return 0;
     if (path_ == nullptr) {
-      return stale_one_in_ != 0 && random_.one_in(stale_one_in_) ? random_.below(options) : 0;
+      if (stale_one_in_ == 0 || !random_.one_in(stale_one_in_)) return 0;
+      // As old as can be, or any that is not the newest.
+      return random_.one_in(2) ? options - 1 : 1 + random_.below(options - 1);
     }
     if (stale_left_ == 0) return 0;
     const uint32_t taken = path_->pick(options);
