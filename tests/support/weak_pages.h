@@ -120,8 +120,13 @@ class WeakPages final : public EvictSink {
     if (!Table::M::visible(seen)) return false;
     uint32_t exposed = kNone;
     eviction_[thread()] = begin();
-    return evict_page(table, index, pool, page, Table::M::generation(seen), EvictReason::kCapacity,
-                      *this, &exposed);
+    EvictBatch batch;
+    if (!evict_page(table, index, page, Table::M::generation(seen), EvictReason::kCapacity, *this,
+                    batch, &exposed)) {
+      return false;
+    }
+    give_back(pool, *this, &batch);
+    return true;
   }
 
   void evicted(uint32_t page, uint32_t stamp, EvictReason) noexcept override {
