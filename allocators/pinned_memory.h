@@ -7,9 +7,12 @@
 // cores clear pages, and registering by granule lets that begin while others still touch. An arena
 // that commits a slab at a time has its first frames long before its last.
 //
+// CUDA takes a copy or a memset of its own only within one registration: those, for what lies across
+// granules, are made in parts. Kernels see no seam.
+//
 // Invariants: a granule is registered <=> it is committed; a commit that fails leaves neither.
-// Thread class: any thread; calls on disjoint ranges may run at once. Cost: quire_bench's and
-// tests/gpu's figures; threads live for one commit.
+// Thread class: any thread; calls on disjoint ranges may run at once. Cost: tests/gpu/device_test.cpp
+// prints it; threads live for one commit.
 #pragma once
 
 #include "allocators/cuda_api.h"

@@ -29,6 +29,10 @@ quire_config gpu_config(const char *more) {
   return config;
 }
 
+quire_stream handle_of(const std::unique_ptr<GpuStream> &stream) {
+  return static_cast<cudaStream_t>(*stream);
+}
+
 class Engine : public ApiFixture {
  public:
   Engine(const char *more, size_t n_streams) : ApiFixture(gpu_config(more)), streams(n_streams) {
@@ -38,22 +42,19 @@ class Engine : public ApiFixture {
     *wrong = 0;
     for (auto &stream : streams) {
       stream = std::make_unique<GpuStream>();
-      QUIRE_OK_OR_DIE(quire_stream_add(cache, handle(stream), 0, 0));
+      QUIRE_OK_OR_DIE(quire_stream_add(cache, handle_of(stream), 0, 0));
     }
   }
   ~Engine() {
     BOOST_CHECK(cudaDeviceSynchronize() == cudaSuccess);
     BOOST_CHECK_EQUAL(*wrong, 0u);
     for (auto &stream : streams) {
-      BOOST_CHECK(quire_stream_remove(cache, handle(stream)) == QUIRE_OK);
+      BOOST_CHECK(quire_stream_remove(cache, handle_of(stream)) == QUIRE_OK);
     }
     BOOST_CHECK(quire_step(cache) == QUIRE_OK);
     cudaFree(wrong);
   }
 
-  static quire_stream handle(const std::unique_ptr<GpuStream> &stream) {
-    return static_cast<cudaStream_t>(*stream);
-  }
   uint32_t *address(quire_page page) {
     int32_t frame = -1;
     QUIRE_OK_OR_DIE(quire_frames(cache, &page, 1, QUIRE_TIER_DEVICE, &frame));
@@ -101,7 +102,7 @@ BOOST_AUTO_TEST_CASE(promise_1_a_freed_frame_waits_for_its_readers) {
     const bool names_it = e.random() % 2 == 0;
     quire_page page;
     const auto word = static_cast<uint32_t>(trial) + 1;
-    e.alloc_patiently(1, 0, &page, names_it ? e.handle(stream) : nullptr);
+    e.alloc_patiently(1, 0, &page, names_it ? handle_of(stream) : nullptr);
     e.launch(page, word, true, stream);
     e.launch(page, word, false, stream);
     QUIRE_OK_OR_DIE(quire_free(e.cache, &page, 1));
@@ -121,13 +122,13 @@ BOOST_AUTO_TEST_CASE(promise_1_an_evicted_frame_waits_for_its_readers) {
     const auto &stream = e.streams[e.random() % 3];
     quire_page pages[2];
     uint32_t hit = 0;
-    const quire_lease lease = e.acquire(prompts[which], &hit, pages, e.handle(stream));
+    const quire_lease lease = e.acquire(prompts[which], &hit, pages, handle_of(stream));
     if (hit < 2) {
       e.alloc_patiently(2 - hit, lease, pages + hit,
-                        e.random() % 2 == 0 ? e.handle(stream) : nullptr);
+                        e.random() % 2 == 0 ? handle_of(stream) : nullptr);
       for (uint32_t i = hit; i < 2; ++i) e.launch(pages[i], which * 2 + i + 1, true, stream);
       QUIRE_OK_OR_DIE(e.publish(lease, prompts[which], pages, nullptr, QUIRE_PUBLISH_REPLACE,
-                                e.handle(stream)));
+                                handle_of(stream)));
     }
     for (uint32_t i = 0; i < hit; ++i) e.launch(pages[i], which * 2 + i + 1, false, stream);
     e.release(lease);
@@ -148,7 +149,7 @@ BOOST_AUTO_TEST_CASE(a_stream_reuses_its_own_frames_without_waiting) {
   QUIRE_CUDA_OK(cudaGetLastError());
   for (uint32_t trial = 0; trial < 100; ++trial) {
     quire_page page;
-    QUIRE_OK_OR_DIE(e.alloc(1, 0, &page, e.handle(e.streams[0])));
+    QUIRE_OK_OR_DIE(e.alloc(1, 0, &page, handle_of(e.streams[0])));
     e.launch(page, trial + 1, true, e.streams[0]);
     e.launch(page, trial + 1, false, e.streams[0]);
     QUIRE_OK_OR_DIE(quire_free(e.cache, &page, 1));
@@ -172,7 +173,7 @@ BOOST_AUTO_TEST_CASE(promise_10_frames_are_zeroed_before_others_get_them) {
   for (uint32_t trial = 0; trial < 200; ++trial) {
     quire_page pages[4];
     const auto &stream = e.streams[trial % 2];
-    e.alloc_patiently(4, 0, pages, e.handle(stream));
+    e.alloc_patiently(4, 0, pages, handle_of(stream));
     for (const quire_page page : pages) {
       // What the last owner left behind is gone.
       launch_slow_check(e.address(page), e.words(), 0, 0, e.wrong, *stream);
@@ -188,7 +189,7 @@ BOOST_AUTO_TEST_CASE(promise_10_frames_are_zeroed_before_others_get_them) {
 BOOST_AUTO_TEST_CASE(a_capturing_stream_has_not_passed_and_its_capture_is_whole) {
   Engine e("format=f32,device_pages=2", 1);
   quire_page page;
-  QUIRE_OK_OR_DIE(e.alloc(1, 0, &page, e.handle(e.streams[0])));
+  QUIRE_OK_OR_DIE(e.alloc(1, 0, &page, handle_of(e.streams[0])));
   QUIRE_CUDA_OK(cudaStreamBeginCapture(*e.streams[0], cudaStreamCaptureModeGlobal));
   e.launch(page, 7, true, e.streams[0]);
   e.launch(page, 7, false, e.streams[0]);

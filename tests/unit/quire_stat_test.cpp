@@ -186,8 +186,9 @@ BOOST_AUTO_TEST_CASE(plan_has_every_format_and_agrees_with_the_library) {
 BOOST_AUTO_TEST_CASE(a_plan_is_what_open_makes) {
   quire_config config;
   must(quire_config_init(&config));
-  must(quire_config_parse(&config,
-                          "device=cpu,layers=2,kv_heads=2,head_dim=32,page_tokens=16,device_bytes=1MiB,segment=-"));
+  must(quire_config_parse(
+      &config,
+      "device=cpu,layers=2,kv_heads=2,head_dim=32,page_tokens=16,device_bytes=1MiB,segment=-"));
   quire_plan_result plan;
   QUIRE_INIT(&plan);
   must(quire_plan(&config, &plan));
