@@ -150,9 +150,12 @@ class HeapVector {
   }
   ~HeapVector() { reset(); }
 
+  // Room for that many; where it must grow, by half at the least, so that reserving one more each
+  // time costs O(1) an element.
   [[nodiscard]] bool try_reserve(size_t capacity) noexcept {
     if (capacity <= capacity_) return true;
     if (capacity > SIZE_MAX / sizeof(T)) return false;
+    capacity = grown(capacity);
     void *const block = heap_->allocate(capacity * sizeof(T), alignof(T));
     if (block == nullptr) return false;
     T *const moved = static_cast<T *>(block);
@@ -168,7 +171,7 @@ class HeapVector {
 
   // `value` may be a copy of an element of this vector. It is gone when the push fails.
   [[nodiscard]] bool try_push(T value) noexcept {
-    if (size_ == capacity_ && !try_reserve(grown(size_ + 1))) return false;
+    if (size_ == capacity_ && !try_reserve(size_ + 1)) return false;
     ::new (static_cast<void *>(data_ + size_)) T(std::move(value));
     ++size_;
     return true;
@@ -177,7 +180,7 @@ class HeapVector {
   // New elements are value-initialised.
   [[nodiscard]] bool try_resize(size_t size) noexcept {
     static_assert(std::is_nothrow_default_constructible_v<T>);
-    if (size > capacity_ && !try_reserve(grown(size))) return false;
+    if (size > capacity_ && !try_reserve(size)) return false;
     while (size_ > size) pop_back();
     for (; size_ < size; ++size_) ::new (static_cast<void *>(data_ + size_)) T();
     return true;
@@ -186,7 +189,7 @@ class HeapVector {
   [[nodiscard]] bool try_append(const T *values, size_t n) noexcept {
     static_assert(std::is_nothrow_copy_constructible_v<T>);
     if (n > SIZE_MAX - size_) return false;
-    if (size_ + n > capacity_ && !try_reserve(grown(size_ + n))) return false;
+    if (size_ + n > capacity_ && !try_reserve(size_ + n)) return false;
     for (size_t i = 0; i < n; ++i, ++size_) ::new (static_cast<void *>(data_ + size_)) T(values[i]);
     return true;
   }

@@ -59,16 +59,6 @@ void SequenceTable::destroy(Handle handle) noexcept {
 
 // ---- helpers
 
-namespace {
-
-// Room for n, half as much again where it must grow: sequences grow by a token or a page a call.
-template <class T>
-bool make_room(HeapVector<T> &v, size_t n) noexcept {
-  return n <= v.capacity() || v.try_reserve(std::max(n, v.capacity() + v.capacity() / 2));
-}
-
-}  // namespace
-
 Status Sequences::create(Handle *handle, Sequence **out) noexcept {
   const Status status = cache_.sequences().create(handle, out);
   if (status == Status::kOk) {
@@ -266,7 +256,7 @@ Status Sequences::append(quire_seq seq, uint32_t n, quire_stream stream, int64_t
   if (want - have > frames) {
     // Before anything is evicted for what can never be.
     status = set_error(Status::kNomem, "%u pages of %u", want - have, frames);
-  } else if (!make_room(s->pages, want)) {
+  } else if (!s->pages.try_reserve(want)) {
     status = set_error(Status::kNomem, "no memory for a block table");
   }
   uint32_t taken = have;
@@ -382,7 +372,7 @@ Status Sequences::commit(quire_seq seq, const uint32_t *tokens, uint32_t n, quir
                        static_cast<unsigned long long>(s->reserved - s->committed));
   }
   const bool publishes = s->publishes && tokens != nullptr;
-  if (status == Status::kOk && publishes && !make_room(s->tokens, s->committed + n)) {
+  if (status == Status::kOk && publishes && !s->tokens.try_reserve(s->committed + n)) {
     status = set_error(Status::kNomem, "no memory for %u token ids", n);
   }
   const auto first = static_cast<uint32_t>(s->committed / per_page);

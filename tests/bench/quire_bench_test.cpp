@@ -1,53 +1,28 @@
 // quire-bench runs, and what it writes is consistent: it judges no figure of this machine.
 #define BOOST_TEST_MODULE quire_bench
 #define BOOST_TEST_NO_MAIN
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-namespace {
+#include "tests/support/tool_folder.h"
 
-namespace fs = std::filesystem;
+using namespace quire::test;
+
+namespace {
 
 const char *const kProgram = QUIRE_TOOLS_DIR "/quire-bench";
 
-std::string slurp(const fs::path &path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "quire-bench-XXXXXX").string();
-    BOOST_REQUIRE(mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-
-  // The exit status; output in out.txt.
-  int run(const std::string &arguments) const {
-    const std::string command = "cd '" + path.string() + "' && '" + kProgram + "' " + arguments +
-                                " < /dev/null > out.txt 2> err.txt";
-    const int status = std::system(command.c_str());
-    BOOST_REQUIRE(WIFEXITED(status));
-    return WEXITSTATUS(status);
-  }
+struct Folder : ToolFolder {
+  Folder() : ToolFolder("quire-bench") {}
 };
 
 BOOST_FIXTURE_TEST_CASE(lists_benchmarks_by_name_once_each, Folder) {
-  BOOST_REQUIRE(run("--list") == 0);
-  std::istringstream lines(slurp(path / "out.txt"));
+  const Outcome o = run("--list");
+  BOOST_REQUIRE(o.status == 0);
+  std::istringstream lines(o.out);
   std::vector<std::string> names;
   for (std::string line; std::getline(lines, line);)
     names.push_back(line.substr(0, line.find(' ')));
@@ -57,9 +32,9 @@ BOOST_FIXTURE_TEST_CASE(lists_benchmarks_by_name_once_each, Folder) {
 }
 
 BOOST_FIXTURE_TEST_CASE(rows_through_the_c_api_run_and_agree_with_their_goals, Folder) {
-  BOOST_REQUIRE_MESSAGE(
-      run("--quick --rows '^(lookup|publish|replay|latency)/' --json r.json --plot p.svg") == 0,
-      slurp(path / "out.txt") << slurp(path / "err.txt"));
+  const Outcome o =
+      run("--quick --rows '^(lookup|publish|replay|latency)/' --json r.json --plot p.svg");
+  BOOST_REQUIRE_MESSAGE(o.status == 0, o.out << o.err);
   const auto j = nlohmann::json::parse(slurp(path / "r.json"));
   BOOST_TEST(j["quick"] == true);
   BOOST_TEST(j["machine"]["cores"].get<unsigned>() > 0);
@@ -86,8 +61,9 @@ BOOST_FIXTURE_TEST_CASE(rows_through_the_c_api_run_and_agree_with_their_goals, F
 
 BOOST_FIXTURE_TEST_CASE(bad_arguments_are_status_2, Folder) {
   for (const char *arguments : {"--rows '('", "--rows no-such-benchmark", "--rounds 0", "extra"}) {
-    BOOST_TEST(run(arguments) == 2, arguments);
-    BOOST_TEST(slurp(path / "out.txt") == "", arguments);
+    const Outcome o = run(arguments);
+    BOOST_TEST(o.status == 2, arguments);
+    BOOST_TEST(o.out == "", arguments);
   }
 }
 

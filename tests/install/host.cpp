@@ -8,10 +8,12 @@
 //   for malloc's family, the C++ library for operator new's; memory taken before the library was
 //   loaded is given back after, and the other way around; exceptions still pass between the host
 //   and its plugin.
-// libquire is never dlclosed: it has threads and thread-local state.
+// A dlclose leaves libquire where it is (it has threads and thread-local state): a stream that runs
+// goes on, and the library is used again after it.
 #include <dlfcn.h>
 #include <quire/quire.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -146,6 +148,32 @@ void use_cache() {
   check(QUIRE_CALL(quire_close)(cache), "close");
 }
 
+#ifndef HOST_IS_LINKED
+// A stream works while the host closes the library, and until the host has opened it again.
+void close_under_work(const char *path, int flags) {
+  std::atomic<bool> go{false}, done{false};
+  struct Work {
+    std::atomic<bool> *go, *done;
+  } work{&go, &done};
+  quire_stream stream = nullptr;
+  if (!check(QUIRE_CALL(quire_cpu_stream_create)(&stream), "cpu_stream_create")) return;
+  const auto run = [](void *at) {
+    const auto &w = *static_cast<Work *>(at);
+    while (!w.go->load()) std::this_thread::yield();
+    w.done->store(true);
+  };
+  check(QUIRE_CALL(quire_cpu_stream_launch)(stream, run, &work), "cpu_stream_launch");
+  const std::string home = object_of(dlsym(quire_library, "quire_open"));
+  void *const code = dlsym(quire_library, "quire_open");
+  dlclose(quire_library);
+  expect(object_of(code) == home, "the library is where it was");
+  go = true;
+  while (!done.load()) std::this_thread::yield();
+  quire_library = open_or_die(path, flags);
+  check(QUIRE_CALL(quire_cpu_stream_destroy)(stream), "cpu_stream_destroy");
+}
+#endif
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -178,6 +206,11 @@ int main(int argc, char **argv) {
     late.destroy(new std::string(kLong));
     delete late.make(kLong);
   }
+
+#ifndef HOST_IS_LINKED
+  close_under_work(argv[3], RTLD_LAZY | scope);
+  use_cache();
+#endif
 
   // What was taken before goes back now, by the other side each.
   delete of_plugin;

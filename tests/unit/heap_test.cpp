@@ -304,6 +304,19 @@ BOOST_AUTO_TEST_CASE(a_vector_moves_pushes_its_own_elements_and_refuses_absurd_s
   BOOST_TEST(heap.live_blocks() == 0u);
 }
 
+BOOST_AUTO_TEST_CASE(a_vector_that_reserves_one_more_each_time_moves_its_elements_rarely) {
+  Heap heap;
+  HeapVector<uint32_t> numbers(heap);
+  size_t moves = 0;
+  for (uint32_t i = 0; i < 10000; ++i) {
+    const size_t before = numbers.capacity();
+    BOOST_TEST_REQUIRE(numbers.try_reserve(numbers.size() + 1));
+    if (numbers.capacity() != before) ++moves;
+    BOOST_TEST_REQUIRE(numbers.try_push(i));
+  }
+  BOOST_TEST(moves < 30u);
+}
+
 BOOST_AUTO_TEST_CASE(standard_containers_take_the_heap_and_throw_when_it_is_dry) {
   Caller caller;
   Heap heap(caller.callbacks());

@@ -1,54 +1,16 @@
 // quire-replay as a user runs it: what it prints, writes, refuses, and its exit status.
 #define BOOST_TEST_MODULE replay_tool
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <boost/test/unit_test.hpp>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
+
+#include "tests/support/tool_folder.h"
+
+using namespace quire::test;
 
 namespace {
 
-namespace fs = std::filesystem;
-
-struct Outcome {
-  int status;
-  std::string out, err;
-};
-
-std::string slurp(const fs::path &path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-// A folder of its own for each test, gone afterwards.
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "quire-replay-XXXXXX").string();
-    BOOST_REQUIRE(mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-
-  fs::path write(const std::string &name, const std::string &text) const {
-    std::ofstream(path / name, std::ios::binary) << text;
-    return path / name;
-  }
-
-  Outcome run(const std::string &arguments, const std::string &input = "/dev/null") const {
-    const std::string command = "cd '" + path.string() +
-                                "' && '" QUIRE_TOOLS_DIR "/quire-replay' " + arguments + " < '" +
-                                input + "' > out.txt 2> err.txt";
-    const int status = std::system(command.c_str());
-    BOOST_REQUIRE(WIFEXITED(status));
-    return {WEXITSTATUS(status), slurp(path / "out.txt"), slurp(path / "err.txt")};
-  }
+struct Folder : ToolFolder {
+  Folder() : ToolFolder("quire-replay") {}
 };
 
 const char *const kTrace =

@@ -1,11 +1,15 @@
-# What the library, the tests and the tools link. The library itself needs four: oneTBB, Highway,
-# HighwayHash and (headers only) xxHash. mimalloc is never linked, because its shared library exports
+# What the library, the tests and the tools link. The library itself needs four: oneTBB, Highway and,
+# headers only, HighwayHash and xxHash. mimalloc is never linked, because its shared library exports
 # malloc and operator new: only its header and the name to load at run time are found here.
 find_package(Threads REQUIRED)
 find_package(TBB REQUIRED)
 find_package(hwy REQUIRED)
-find_package(HighwayHash REQUIRED)
 
+find_path(QUIRE_HIGHWAYHASH_INCLUDE highwayhash/hh_portable.h REQUIRED)
+if(NOT TARGET quire_highwayhash)
+  add_library(quire_highwayhash INTERFACE)
+  target_include_directories(quire_highwayhash SYSTEM INTERFACE "${QUIRE_HIGHWAYHASH_INCLUDE}")
+endif()
 find_path(QUIRE_XXHASH_INCLUDE xxhash.h REQUIRED)
 if(NOT TARGET quire_xxhash)
   add_library(quire_xxhash INTERFACE)

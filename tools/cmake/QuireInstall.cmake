@@ -24,12 +24,12 @@ endif()
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/quire-config-version.cmake"
                                  COMPATIBILITY ${_compatibility})
 install(FILES "${PROJECT_BINARY_DIR}/quire-config.cmake" "${PROJECT_BINARY_DIR}/quire-config-version.cmake"
-              "${PROJECT_SOURCE_DIR}/tools/cmake/FindHighwayHash.cmake" DESTINATION "${_package}")
+        DESTINATION "${_package}")
 
 # pkg-config: the prefix is found from the file's own place, so that an installed tree can be moved.
 file(RELATIVE_PATH QUIRE_PC_PREFIX "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
 string(REGEX REPLACE "/$" "" QUIRE_PC_PREFIX "${QUIRE_PC_PREFIX}")
-set(QUIRE_PC_STATIC_LIBS "-ltbb -lhwy -lhighwayhash -lstdc++ -lm -ldl -lrt -pthread")
+set(QUIRE_PC_STATIC_LIBS "-ltbb -lhwy -lstdc++ -lm -ldl -lrt -pthread")
 if(QUIRE_HAVE_CUDA)
   string(PREPEND QUIRE_PC_STATIC_LIBS "-L${CUDAToolkit_LIBRARY_DIR} -lcudart_static ")
 endif()

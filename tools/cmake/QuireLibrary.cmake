@@ -22,8 +22,7 @@ if(QUIRE_MIMALLOC_INCLUDE)
   target_include_directories(quire_objects SYSTEM PRIVATE "${QUIRE_MIMALLOC_INCLUDE}")
   target_compile_definitions(quire_objects PRIVATE QUIRE_HAVE_MIMALLOC=1)
 endif()
-set(QUIRE_LINK_LIBRARIES TBB::tbb hwy::hwy HighwayHash::highwayhash quire_xxhash Threads::Threads
-                         ${CMAKE_DL_LIBS} rt)
+set(QUIRE_LINK_LIBRARIES TBB::tbb hwy::hwy quire_highwayhash quire_xxhash Threads::Threads ${CMAKE_DL_LIBS} rt)
 target_link_libraries(quire_objects PRIVATE quire_flags ${QUIRE_LINK_LIBRARIES})
 set_target_properties(
   quire_objects PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden
@@ -60,16 +59,18 @@ add_library(quire::quire ALIAS quire)
 target_link_libraries(quire PRIVATE quire_flags ${QUIRE_LINK_LIBRARIES})
 target_include_directories(quire INTERFACE ${_public})
 set(_exports "${PROJECT_SOURCE_DIR}/tools/cmake/quire.map")
+# nodelete: streams and the timer are threads, and oneTBB's workers run code of ours; a host's dlclose
+# leaves the library where it is.
 target_link_options(quire PRIVATE "LINKER:--version-script=${_exports}" LINKER:--as-needed LINKER:-z,defs
-                    LINKER:-z,relro)
+                    LINKER:-z,relro LINKER:-z,nodelete)
 set_target_properties(quire PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${QUIRE_SOVERSION} LINK_DEPENDS
                                        "${_exports}" LINKER_LANGUAGE CXX)
 
 add_library(quire_static STATIC $<TARGET_OBJECTS:quire_objects>)
 add_library(quire::static ALIAS quire_static)
-# xxHash is headers only: whoever links the archive needs nothing of it.
+# Those are headers only: whoever links the archive needs nothing of them.
 set(_static_libraries ${QUIRE_LINK_LIBRARIES})
-list(REMOVE_ITEM _static_libraries quire_xxhash)
+list(REMOVE_ITEM _static_libraries quire_highwayhash quire_xxhash)
 target_link_libraries(quire_static INTERFACE ${_static_libraries})
 target_include_directories(quire_static INTERFACE ${_public})
 set_target_properties(quire_static PROPERTIES OUTPUT_NAME quire EXPORT_NAME static LINKER_LANGUAGE CXX)
