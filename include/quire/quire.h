@@ -119,9 +119,11 @@ typedef enum quire_tier {
 } quire_tier;
 
 typedef enum quire_device_kind {
-  QUIRE_DEVICE_AUTO = 0, /* cuda where the build and the machine have it, else cpu */
+  /* cuda where the build, the driver and a GPU have it, else cpu: quire_layout tells which */
+  QUIRE_DEVICE_AUTO = 0,
   QUIRE_DEVICE_CPU = 1,
-  QUIRE_DEVICE_CUDA = 2 /* QUIRE_E_UNSUPPORTED in a build or on a machine without it */
+  QUIRE_DEVICE_CUDA =
+      2 /* QUIRE_E_UNSUPPORTED in a build or on a machine without it: why, is told */
 } quire_device_kind;
 
 typedef enum quire_dtype { QUIRE_F32 = 0, QUIRE_F16 = 1, QUIRE_BF16 = 2 } quire_dtype;
@@ -502,7 +504,7 @@ typedef struct quire_page_record {
 QUIRE_API quire_status quire_page_info(quire_cache *c, quire_page page, quire_page_record *out);
 
 /* The address of a page that the CPU can see, valid while it is private or leased. *bytes its
- * size. */
+ * size. QUIRE_E_UNSUPPORTED on cuda: kernels take quire_layout's base and stride. */
 QUIRE_API quire_status quire_page_data(quire_cache *c, quire_page page, void **data, size_t *bytes);
 
 /* ---- sequences ------------------------------------------------------------------------------- */
@@ -588,8 +590,14 @@ QUIRE_API quire_status quire_seq_close(quire_cache *c, quire_seq seq,
 #define QUIRE_STREAM_BACKGROUND 1u /* never captured: the timer may record events on it too */
 
 /* Makes a stream a reader: before its first work that touches a page. NULL and the legacy and
- * per-thread handles are QUIRE_E_INVALID, as is a stream that is registered. QUIRE_E_NOMEM:
- * max_streams. */
+ * per-thread handles are QUIRE_E_INVALID, as is a stream that is registered, or of another GPU or
+ * context than the device's primary one. A cudaStream_t that was destroyed cannot be told: CUDA
+ * follows the pointer. QUIRE_E_NOMEM: max_streams (a namespace with `zero` takes one on cuda).
+ *
+ * On cuda, calls use the device's primary context and put the caller's back. While a stream
+ * captures a graph nothing is recorded on it, and it holds what it may read; calls of the library
+ * break no capture. Once a kernel of the process has broken the context, calls that need the GPU
+ * are QUIRE_E_DEVICE for good; match, release, stats and, when all is given back, close go on. */
 QUIRE_API quire_status quire_stream_add(quire_cache *c, quire_stream stream, uint32_t rank,
                                         uint32_t flags);
 
@@ -616,7 +624,8 @@ QUIRE_API quire_status quire_cpu_stream_launch(quire_stream stream, void (*fn)(v
 
 /* All enqueue on `stream` (NULL, cpu device only: done when the call returns), allocate nothing
  * and check what the host can see. Arrays are in the device's memory and live until the work is
- * done. Strides are in elements. */
+ * done; on cuda that is memory of that GPU, or pinned or managed memory, and may be captured into a
+ * graph. Strides are in elements; on cuda rows begin at multiples of 16 bytes. */
 
 /* Writes n tokens of one layer. k: [n][kv_heads][head_dim_k], v: [n][kv_heads][head_dim_v]; the
  * last axis is dense. */

@@ -1,6 +1,7 @@
 #include "runtime/cuda/cuda_kernels.h"
 
 #include <new>
+#include <utility>
 
 #include "runtime/cuda_kernels.h"
 
@@ -11,8 +12,24 @@ cudaStream_t queue(Stream stream) noexcept {
   return static_cast<cudaStream_t>(stream);
 }
 
-Status not_yet(const char *what) noexcept {
-  return set_error(Status::kUnsupported, "%s: not on the cuda device in this version", what);
+// Kernels move rows 16 bytes at a time.
+template <class Args>
+Status check_rows(const Args &args) noexcept {
+  const auto bytes = int64_t{kernels::dtype_bytes(args.dtype)};
+  const auto aligned = [bytes](const void *rows, int64_t token_stride, int64_t head_stride) {
+    return rows == nullptr || (reinterpret_cast<uintptr_t>(rows) % 16 == 0 &&
+                               token_stride * bytes % 16 == 0 && head_stride * bytes % 16 == 0);
+  };
+  if (aligned(args.k, args.k_token_stride, args.k_head_stride) &&
+      aligned(args.v, args.v_token_stride, args.v_head_stride)) {
+    return Status::kOk;
+  }
+  return set_error(Status::kInvalid,
+                   "k or v: rows on the cuda device begin at multiples of 16 bytes");
+}
+
+Status no_attention() noexcept {
+  return set_error(Status::kUnsupported, "attention is not on the cuda device in this version");
 }
 
 }  // namespace
@@ -87,28 +104,36 @@ Status CudaKernels::launch(const char *what, Stream stream, Call &&body) noexcep
   return device_.check(body(queue(stream)), what);
 }
 
-Status CudaKernels::append(const kernels::AppendArgs &, Stream) noexcept {
-  return not_yet("append");
+Status CudaKernels::append(const kernels::AppendArgs &args, Stream stream) noexcept {
+  if (const Status s = check_rows(args); s != Status::kOk) return s;
+  return launch("append", stream, [&](cudaStream_t s) {
+    return kernels::cuda::append(cuda_, args, device_counter_, s);
+  });
 }
 
-Status CudaKernels::gather(const kernels::GatherArgs &, Stream) noexcept {
-  return not_yet("gather");
+Status CudaKernels::gather(const kernels::GatherArgs &args, Stream stream) noexcept {
+  if (const Status s = check_rows(args); s != Status::kOk) return s;
+  return launch("gather", stream,
+                [&](cudaStream_t s) { return kernels::cuda::gather(cuda_, args, s); });
 }
 
 Status CudaKernels::attention(const kernels::AttentionArgs &, Stream) noexcept {
-  return not_yet("attention");
+  return no_attention();
 }
 
 Status CudaKernels::attention_workspace(const kernels::AttentionArgs &, size_t *) noexcept {
-  return not_yet("attention");
+  return no_attention();
 }
 
-Status CudaKernels::seal(const kernels::SealArgs &, Stream) noexcept {
-  return not_yet("seal");
+Status CudaKernels::seal(const kernels::SealArgs &args, Stream stream) noexcept {
+  return launch("seal", stream, [&](cudaStream_t s) {
+    return kernels::cuda::seal(cuda_, args, device_counter_, s);
+  });
 }
 
-Status CudaKernels::unseal(const kernels::SealArgs &, Stream) noexcept {
-  return not_yet("unseal");
+Status CudaKernels::unseal(const kernels::SealArgs &args, Stream stream) noexcept {
+  return launch("unseal", stream,
+                [&](cudaStream_t s) { return kernels::cuda::unseal(cuda_, args, s); });
 }
 
 Status CudaKernels::copy_page(bool open, uint8_t *to, const uint8_t *from, Stream stream) noexcept {
@@ -121,11 +146,7 @@ Status CudaKernels::zero_pages(bool open, const kernels::FrameView &view, const 
                                uint32_t n) noexcept {
   if (device_.lost()) return Status::kOk;  // nobody will ever read them
   const Status status = launch("zeroing of pages", zero_stream(), [&](cudaStream_t s) {
-    CudaError error = kCudaSuccess;
-    for (uint32_t i = 0; i < n && error == kCudaSuccess; ++i) {
-      error = device_.api().zero(view.frame(frames[i]), layout(open).page_bytes, s);
-    }
-    return error;
+    return kernels::cuda::zero_pages(cuda_, open, view, frames, n, s);
   });
   return status == Status::kOk ? Status::kAgain : status;
 }
