@@ -29,6 +29,8 @@ constexpr const char *kHalf =
     GEOMETRY "format=f16,device_pages=7,max_leases=12,max_sequences=3,max_namespaces=8";
 constexpr const char *kCoded = GEOMETRY
     "format=nf4,device_pages=20,open_pages=10,max_leases=12,max_sequences=5,max_namespaces=8";
+constexpr const char *kVerified = GEOMETRY
+    "format=f16,device_pages=20,max_leases=12,max_sequences=5,max_namespaces=8,verify_tokens=1";
 
 void walk(const WalkSetup &setup) {
   const char *const seed_text = std::getenv("QUIRE_TEST_SEED");
@@ -66,6 +68,12 @@ BOOST_AUTO_TEST_CASE(a_tiny_cache_of_plain_pages) {
 }
 BOOST_AUTO_TEST_CASE(coded_pages_with_open_ones) {
   walk({kCoded});
+}
+BOOST_AUTO_TEST_CASE(pages_that_keep_their_token_ids) {
+  walk({kVerified});
+}
+BOOST_AUTO_TEST_CASE(token_ids_streams_that_lie_and_calls_that_fail) {
+  walk({kVerified, true, true});
 }
 BOOST_AUTO_TEST_CASE(plain_pages_and_failing_calls) {
   walk({kPlain, false, true});

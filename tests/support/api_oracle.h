@@ -43,11 +43,13 @@ struct OraclePage {
   uint32_t references = 0;
   quire_stream writer = nullptr;
   uint64_t written = 0;  // the writer's position when it was published
+  uint32_t variant = 0;  // of its token ids; 0: those that its key was made of
 };
 
 struct OraclePrivate {
   quire_lease lease = 0;
   bool open = false;
+  bool sealed = false;            // by quire_seal; a page is sealed once
   quire_stream writer = nullptr;  // that sealed it
   uint64_t written = 0;
 };
@@ -97,6 +99,13 @@ class ApiOracle {
       hit.push_back(page);
     }
     return hit;
+  }
+  // How many pages of a run have the token ids that are asked for: one variant a page.
+  size_t same_tokens(const std::vector<quire_page> &run,
+                     const std::vector<uint32_t> &variants) const {
+    size_t n = 0;
+    while (n < run.size() && published.at(run[n]).variant == variants[n]) ++n;
+    return n;
   }
   void touch(quire_page handle) {
     OraclePage &page = published.at(handle);

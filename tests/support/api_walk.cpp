@@ -71,6 +71,9 @@ ApiWalk::ApiWalk(const WalkSetup &setup, uint64_t seed)
   open_frames_ = layout.open_frames;
   has_open_ = open_frames_ != 0;
   page_tokens_ = layout.geometry.page_tokens;
+  verifies_ = config.verify_tokens != 0;
+  size_t none = 0;
+  expect_status(quire_events_poll(cache_, nullptr, &none), QUIRE_OK, "the first events_poll");
   max_leases_ = config.max_leases;
   max_sequences_ = config.max_sequences;
   for (uint32_t i = 0; i < kSpaces; ++i) {
@@ -157,6 +160,14 @@ quire_prefix ApiWalk::prefix_of(size_t space, const std::vector<uint32_t> &path)
   prefix.n = static_cast<uint32_t>(keys.size());
   prefix.root = roots_[space];
   prefix.keys = keys.data();
+  variants_.assign(path.size(), 0);
+  prefix_tokens_ = tokens_of(path);
+  for (size_t i = 0; verifies_ && i < path.size(); ++i) {
+    if (!chance(6)) continue;
+    variants_[i] = 1;
+    prefix_tokens_[(i + 1) * page_tokens_ - 1] += 500000;
+  }
+  if (verifies_ || chance(64)) prefix.tokens = prefix_tokens_.data();
   return prefix;
 }
 
@@ -297,10 +308,57 @@ void ApiWalk::compare_stats() {
          "sealed frames: free + limbo + held");
   expect(stats.open_frames_free + stats.open_frames_limbo + oracle_.held(true) == open_frames_,
          "open frames: free + limbo + held");
-  if (!setup_.streams) expect(stats.frames_limbo + stats.open_frames_limbo == 0, "limbo");
+  if (!setup_.streams) {
+    expect(stats.frames_limbo + stats.open_frames_limbo == 0, "limbo");
+    expect(stats.token_mismatches_total == mismatches_, "stats.token_mismatches_total");
+  }
+  expect(stats.events_dropped_total == 0, "an event was dropped");
+  expect(stats.leases_late_total == late_, "events of late leases");
+  expect(stats.evictions_capacity_total == removed_[QUIRE_EVICT_CAPACITY] &&
+             stats.evictions_idle_total == removed_[QUIRE_EVICT_IDLE] &&
+             stats.evictions_expired_total == removed_[QUIRE_EVICT_EXPIRED] &&
+             stats.evictions_namespace_total == removed_[QUIRE_EVICT_NAMESPACE],
+         "events of evictions, by reason");
+}
+
+void ApiWalk::follow_events() {
+  quire_event events[16];
+  for (size_t n = std::size(events); n == std::size(events);) {
+    events[0].size = sizeof events[0];
+    expect_status(quire_events_poll(cache_, events, &n), QUIRE_OK, "events_poll");
+    for (size_t i = 0; i < n; ++i) {
+      const quire_event &e = events[i];
+      expect(e.sequence == ++last_event_, "events: a gap in the numbers");
+      expect(e.epoch <= oracle_.epoch, "events: of an epoch to come");
+      const auto key = std::make_pair(e.key.lo, e.key.hi);
+      switch (e.kind) {
+        case QUIRE_EVENT_STORED:
+          ++listed_[key];
+          break;
+        case QUIRE_EVENT_REMOVED:
+          expect(e.reason >= QUIRE_EVICT_CAPACITY && e.reason <= QUIRE_EVICT_NAMESPACE,
+                 "events: a page was removed for no reason");
+          ++removed_[e.reason];
+          expect(listed_.count(key) != 0, "events: a page was removed that was not stored");
+          if (--listed_.at(key) == 0) listed_.erase(key);
+          break;
+        default:
+          expect(e.kind == QUIRE_EVENT_LEASE_LATE, "events: of no kind");
+          ++late_;
+      }
+    }
+  }
+  auto listed = listed_;
+  for (const auto &[handle, page] : oracle_.published) {
+    const auto at = listed.find({page.key.lo, page.key.hi});
+    expect(at != listed.end(), "events: a page is there that was not stored");
+    if (--at->second == 0) listed.erase(at);
+  }
+  expect(listed.empty(), "events: a page is gone that was not removed");
 }
 
 void ApiWalk::compare() {
+  follow_events();
   compare_stats();
   for (const auto &[handle, page] : oracle_.published) {
     const quire_page_record r = info(handle);

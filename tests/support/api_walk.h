@@ -6,7 +6,8 @@
 // quire_check is clean. A contradiction throws, with the last operations in its text.
 //
 // What must be exact depends on the setup. Without streams, frames are free at once, and the walk
-// knows how many pages each call evicts. With streams, frames wait in limbo for the adversary: then
+// knows how many pages each call evicts. Events are polled at every comparison, so none is lost, and
+// what they told is what is there: each page that was stored and not removed, once. With streams, frames wait in limbo for the adversary: then
 // AGAIN is legal where memory is short, and instead each frame that is handed out is held against
 // the work that was enqueued on it: its readers have passed, or are on the stream that gets it.
 #ifndef QUIRE_TESTS_SUPPORT_API_WALK_H_
@@ -68,6 +69,7 @@ class ApiWalk {
   std::vector<uint32_t> draw_path(uint32_t longest);
   const std::vector<quire_key> &keys_of(size_t space, const std::vector<uint32_t> &path);
   std::vector<uint32_t> tokens_of(const std::vector<uint32_t> &path) const;
+  // With token ids of other variants here and there where the cache verifies them (variants_).
   quire_prefix prefix_of(size_t space, const std::vector<uint32_t> &path);
   quire_lease some_lease();
   quire_stream some_stream();
@@ -85,6 +87,7 @@ class ApiWalk {
   bool disarm();  // whether a failure was armed
   void compare();
   void compare_stats();
+  void follow_events();
   void fresh_frame(int32_t entry, quire_stream stream);
   void enqueue_use(const std::vector<int32_t> &entries, quire_stream stream);
   quire_page_record info(quire_page page);
@@ -144,6 +147,11 @@ class ApiWalk {
   std::vector<quire_lease> stale_leases_;
   std::vector<quire_stream> streams_, added_;
   std::map<int32_t, std::vector<std::pair<quire_stream, uint64_t>>> uses_;  // by block table entry
+  std::vector<uint32_t> prefix_tokens_, variants_;  // of the last prefix_of()
+  bool verifies_ = false;
+  uint64_t mismatches_ = 0;
+  std::map<std::pair<uint64_t, uint64_t>, uint32_t> listed_;  // keys, by what events told
+  uint64_t last_event_ = 0, late_ = 0, removed_[5] = {};
   std::deque<std::string> history_;
   uint32_t page_tokens_ = 16;
   bool has_open_ = false;

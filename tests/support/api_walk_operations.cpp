@@ -29,7 +29,9 @@ void ApiWalk::match() {
 void ApiWalk::acquire() {
   const size_t space = below(static_cast<uint32_t>(roots_.size()));
   const auto path = draw_path(6);
-  const auto prefix = prefix_of(space, path);
+  auto prefix = prefix_of(space, path);
+  const bool no_tokens = verifies_ && chance(4);
+  if (no_tokens) prefix.tokens = nullptr;
   auto options = sized<quire_acquire_options>();
   options.owner = random_();
   if (chance(64)) options.deadline_ms = 1 + below(50);
@@ -50,8 +52,13 @@ void ApiWalk::acquire() {
   note("acquire space %zu, %zu pages, stream %p: %s, lease %llx", space, path.size(),
        options.stream, quire_status_string(status), static_cast<unsigned long long>(lease));
   disarm();
+  if (no_tokens) {
+    expect_status(status, QUIRE_E_INVALID, "acquire without token ids");
+    return compare();
+  }
   auto run = oracle_.run(keys_of(space, path));
   if (options.max_pages != 0 && run.size() > options.max_pages) run.resize(options.max_pages);
+  const size_t same = oracle_.same_tokens(run, variants_);
   if (oracle_.leases.size() == max_leases_) {
     expect_status(status, QUIRE_E_NOMEM, "acquire with all leases in use");
     return compare();
@@ -59,7 +66,8 @@ void ApiWalk::acquire() {
   expect_status(status, QUIRE_OK, "acquire");
   auto record = sized<quire_lease_record>();
   expect_status(quire_lease_info(cache_, lease, &record), QUIRE_OK, "lease_info");
-  expect(record.pages <= run.size(), "acquire: a hit longer than what is there");
+  expect(record.pages <= same, "acquire: a hit longer than what is there");
+  if (same < run.size()) ++mismatches_;
   bool written = false;
   for (size_t i = 0; i < run.size(); ++i) {
     const OraclePage &page = oracle_.published.at(run[i]);
@@ -69,7 +77,7 @@ void ApiWalk::acquire() {
              "a hit on a page that is not written yet");
     }
   }
-  expect(record.pages == run.size() || written, "acquire: a hit shorter than what is there");
+  expect(record.pages == same || written, "acquire: a hit shorter than what is there");
   // What was cut off the hit was pinned for a moment, and so used.
   for (size_t i = record.pages; i < run.size(); ++i) oracle_.touch(run[i]);
   run.resize(record.pages);
@@ -238,7 +246,8 @@ void ApiWalk::seal() {
   if (!settle(f, status)) return;
   for (const quire_page page : pages) {
     OraclePrivate &sealed = oracle_.privates.at(page);
-    if (has_open_ && !sealed.open) continue;
+    if (has_open_ ? !sealed.open : sealed.sealed) continue;
+    sealed.sealed = true;
     sealed.writer = stream;
     sealed.written = stream == nullptr ? 0 : device_.position(stream);
     if (!sealed.open) continue;
@@ -351,6 +360,10 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
     const quire_page mine = before[i];
     quire_page tail = oracle_.find(keys[i]);
     bool kept = false;
+    if (tail != 0 && oracle_.published.at(tail).variant != variants_[i]) {
+      ++mismatches_;
+      break;
+    }
     if (tail == 0) {
       OraclePage page = fresh;
       // Whoever sealed it wrote last.
@@ -361,6 +374,7 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
       page.key = keys[i];
       page.parent = parent;
       page.depth = static_cast<uint32_t>(i);
+      page.variant = verifies_ ? variants_[i] : 0;
       if (parent != 0)
         page.expiry_ms = std::min(page.expiry_ms, oracle_.published.at(parent).expiry_ms);
       const quire_lease owner = oracle_.privates.at(mine).lease;
