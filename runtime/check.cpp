@@ -44,10 +44,6 @@ Status check_page_live(const Shape &shape, const Tables &t, uint32_t page) noexc
   if (space >= std::max(shape.spaces, 1u)) {
     return set_error(Status::kCorrupt, "page %u: namespace %u of %u", page, space, shape.spaces);
   }
-  const uint32_t lease = d.lease.load(kRelaxed);
-  if (lease != kNoIndex && lease >= shape.leases) {
-    return set_error(Status::kCorrupt, "page %u: lease %u of %u", page, lease, shape.leases);
-  }
   const uint16_t writer = d.writer.load(kRelaxed);
   if (writer > shape.streams) {
     return set_error(Status::kCorrupt, "page %u: writer %u of %u streams", page, writer,
@@ -127,6 +123,10 @@ Status count_page(const Shape &shape, const Tables &t, uint32_t page, bool visib
   if ((open ? t.open_pool : t.frame_pool).is_free(frame)) {
     return set_error(Status::kCorrupt, "%s frame %u is in its pool and held by page %u", kind,
                      frame, page);
+  }
+  const uint32_t lease = d.lease.load(kRelaxed);
+  if (!visible && lease != kNoIndex && lease >= shape.leases) {
+    return set_error(Status::kCorrupt, "page %u: lease %u of %u", page, lease, shape.leases);
   }
   if (!visible) return Status::kOk;
   ++counts->in_space[d.space.load(kRelaxed)];

@@ -299,9 +299,7 @@ void config_defaults(quire_config *config) noexcept {
   config->size = size;
   config->geometry.page_tokens = 64;
   config->format = QUIRE_FORMAT_NF4;
-  config->max_leases = 65536;
   config->max_sequences = 65536;
-  config->max_namespaces = 4096;
   config->max_streams = 64;
   config->max_threads = 256;
   config->epoch_ms = 1;
@@ -406,9 +404,7 @@ Status config_resolve(const quire_config &from, Config *out) noexcept {
   if (v.device_pages > (1u << 30) || v.open_pages > (1u << 30)) {
     return invalid("device_pages", "at most 2^30 frames of a class");
   }
-  fill(&v.max_leases, 65536u);
   fill(&v.max_sequences, 65536u);
-  fill(&v.max_namespaces, 4096u);
   fill(&v.max_streams, 64u);
   fill(&v.max_threads, 256u);
   fill(&v.epoch_ms, 1u);
@@ -431,6 +427,10 @@ Status config_resolve(const quire_config &from, Config *out) noexcept {
   s.frames = v.device_pages;
   s.open_frames = v.open_pages;
   s.pages = s.frames + s.open_frames;
+  // Tables whose size nobody has named take a share of the metadata that does not depend on the
+  // number of pages, but for very few and very many of them.
+  fill(&v.max_leases, std::clamp(s.pages / 32, 4096u, 65536u));
+  fill(&v.max_namespaces, std::clamp(s.pages / 128, 1024u, 4096u));
   s.leases = v.max_leases;
   s.spaces = v.max_namespaces;
   s.streams = v.max_streams;

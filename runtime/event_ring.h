@@ -66,7 +66,7 @@ struct EventRecord {
 };
 
 // kCapacity: a power of two. Tests use small ones, so that laps happen in no time.
-template <class A = StdAtomics, uint32_t kCapacity = 8192>
+template <class A = StdAtomics, uint32_t kCapacity = 4096>
 class BasicEventRing {
   static constexpr uint32_t kPositionBits = 20;
   static constexpr uint32_t kPositionMask = (1u << kPositionBits) - 1;

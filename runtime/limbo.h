@@ -4,7 +4,8 @@
 // has passed r (runtime/stream_table.h) it is free; until then it is here.
 //
 //   stack[256]    a wheel: frames with r % 256 == i hang on stack i, linked through next[frame]
-//   epoch[frame]  its r
+//   epoch[frame]  the low half of its r
+//   far, far_r    a stack of frames whose r the low half cannot tell, and the highest of these
 //   passed        the highest epoch that all streams are known to have passed; never falls
 //   drained       stacks of epochs up to here were emptied since `passed` reached them
 //   count         frames in here, or on their way in or out
@@ -28,6 +29,11 @@
 // by the same rule. A drain that finds count = 0 leaves at once; a push that adds to count later
 // has read that.
 //
+// Half an epoch is enough: r lies between drained - 2^30 and drained + 2^31. Not far below, since
+// what is pushed that late is swept by its own push; not above, but behind a reader that has stood
+// still for 2^31 epochs, 24 days of the fastest timer. A frame that retires later than that hangs on
+// `far` until every epoch there has passed: late, never early.
+//
 // Conservation, at rest (validate()):
 //   sum of lengths of stacks = count;  every frame on at most one;  r % 256 is its stack's number
 //   free + used + limbo = capacity, for the owner of the pool
@@ -36,7 +42,7 @@
 // must be zeroed, then gives them to its pool.
 //
 // Progress: lock free. A thread stopped inside keeps the frames of the one stack that it took.
-// Cost: retire of a passed epoch: one compare. Else one add, one CAS; 12 bytes a frame.
+// Cost: retire of a passed epoch: one compare. Else one add, one CAS; 8 bytes a frame.
 // Thread class: any thread, any time. format: before sharing.
 #ifndef QUIRE_RUNTIME_LIMBO_H_
 #define QUIRE_RUNTIME_LIMBO_H_
@@ -57,20 +63,23 @@ class Limbo {
   using atomic = typename A::template atomic<T>;
 
   static constexpr uint32_t kWheel = 256;
+  static constexpr uint32_t kFar = kWheel;  // the stack behind the wheel's
+  static constexpr uint64_t kBehind = uint64_t{1} << 30;
+  static constexpr uint64_t kAhead = uint64_t{1} << 31;
 
   struct Header {
     alignas(kCacheLine) atomic<uint64_t> passed;
     atomic<uint64_t> drained;
+    atomic<uint64_t> far_r;
     alignas(kCacheLine) atomic<uint32_t> count;
-    alignas(kCacheLine) atomic<uint32_t> stack[kWheel];
+    alignas(kCacheLine) atomic<uint32_t> stack[kWheel + 1];
   };
 
  public:
   static constexpr size_t kAlignment = kCacheLine;
 
   static size_t bytes(uint32_t capacity) noexcept {
-    return sizeof(Header) + align_up(size_t{capacity} * sizeof(atomic<uint64_t>), kCacheLine) +
-           align_up(size_t{capacity} * sizeof(atomic<uint32_t>), kCacheLine);
+    return sizeof(Header) + 2 * align_up(size_t{capacity} * sizeof(atomic<uint32_t>), kCacheLine);
   }
 
   Limbo() = default;
@@ -78,19 +87,20 @@ class Limbo {
   Limbo(void *memory, uint32_t capacity) noexcept : capacity_(capacity) {
     auto *at = static_cast<std::byte *>(memory);
     header_ = reinterpret_cast<Header *>(at);
-    epoch_ = reinterpret_cast<atomic<uint64_t> *>(at += sizeof(Header));
+    epoch_ = reinterpret_cast<atomic<uint32_t> *>(at += sizeof(Header));
     next_ = reinterpret_cast<atomic<uint32_t> *>(
-        at + align_up(size_t{capacity} * sizeof(atomic<uint64_t>), kCacheLine));
+        at + align_up(size_t{capacity} * sizeof(atomic<uint32_t>), kCacheLine));
   }
 
   void format() noexcept {
     new (header_) Header;
     header_->passed.store(0, kRelaxed);
     header_->drained.store(0, kRelaxed);
+    header_->far_r.store(0, kRelaxed);
     header_->count.store(0, kRelaxed);
     for (auto &stack : header_->stack) stack.store(kNone, kRelaxed);
     for (uint32_t i = 0; i < capacity_; ++i) {
-      (new (&epoch_[i]) atomic<uint64_t>)->store(0, kRelaxed);
+      (new (&epoch_[i]) atomic<uint32_t>)->store(0, kRelaxed);
       (new (&next_[i]) atomic<uint32_t>)->store(kNone, kRelaxed);
     }
   }
@@ -117,9 +127,9 @@ class Limbo {
   template <class Free>
   void push(uint32_t frame, uint64_t r, Free &&free) noexcept {
     header_->count.fetch_add(1, kAcqRel);
-    link(frame, r);
+    const uint32_t stack = link(frame, r);
     // What a drain learned while we linked; see "Nothing is stranded".
-    if (r <= header_->passed.load(kAcquire)) sweep(static_cast<uint32_t>(r % kWheel), free);
+    if (r <= header_->passed.load(kAcquire)) sweep(stack, free);
   }
 
   // Frees every frame whose epoch is at or before `passed`, a fresh min_passed(). Returns how many.
@@ -133,6 +143,8 @@ class Limbo {
     if (from >= passed) return 0;
     if (passed - from > kWheel) from = passed - kWheel;
     uint32_t freed = 0;
+    // relaxed: the exchange in the sweep decides.
+    if (header_->stack[kFar].load(kRelaxed) != kNone) freed += sweep(kFar, free);
     for (uint64_t e = from; e < passed; ++e) {
       freed += sweep(static_cast<uint32_t>((e + 1) % kWheel), free);
     }
@@ -155,11 +167,11 @@ class Limbo {
       uint64_t least_back = UINT64_MAX;
       for (uint32_t frame = take_all(stack); frame != kNone;) {
         const uint32_t next = next_[frame].load(kRelaxed);
-        const uint64_t r = epoch_[frame].load(kRelaxed);
+        const uint64_t r = epoch_of(frame, stack);
         if (got < n && r <= threshold) {
           out[got++] = frame;
         } else {
-          link(frame, r);
+          link_on(frame, stack);
           if (r < least_back) least_back = r;
         }
         frame = next;
@@ -176,12 +188,12 @@ class Limbo {
     std::unique_ptr<bool[]> seen(new (std::nothrow) bool[capacity_]());
     if (!seen) return false;
     uint32_t total = 0;
-    for (uint32_t i = 0; i < kWheel; ++i) {
+    for (uint32_t i = 0; i <= kWheel; ++i) {
       for (uint32_t frame = header_->stack[i].load(kAcquire); frame != kNone;
            frame = next_[frame].load(kRelaxed)) {
         if (frame >= capacity_ || seen[frame]) return false;
         seen[frame] = true;
-        if (epoch_[frame].load(kRelaxed) % kWheel != i) return false;
+        if (i != kFar && epoch_[frame].load(kRelaxed) % kWheel != i) return false;
         ++total;
       }
     }
@@ -194,14 +206,32 @@ class Limbo {
   static constexpr std::memory_order kAcqRel = std::memory_order_acq_rel;
   static constexpr size_t kBatch = 64;
 
-  void link(uint32_t frame, uint64_t r) noexcept {
-    epoch_[frame].store(r, kRelaxed);
-    auto &stack = header_->stack[r % kWheel];
+  // Returns the stack that it is on.
+  uint32_t link(uint32_t frame, uint64_t r) noexcept {
+    const uint64_t drained = header_->drained.load(kRelaxed);
+    const bool far = r > drained && r - drained >= kAhead;
+    // Before the frame is there: whoever takes it has this epoch, or a later one.
+    if (far) raise_to(header_->far_r, r, kAcqRel);
+    const uint32_t at = far ? kFar : static_cast<uint32_t>(r % kWheel);
+    epoch_[frame].store(static_cast<uint32_t>(r), kRelaxed);
+    link_on(frame, at);
+    return at;
+  }
+
+  void link_on(uint32_t frame, uint32_t at) noexcept {
+    auto &stack = header_->stack[at];
     uint32_t head = stack.load(kRelaxed);
     do {
       next_[frame].store(head, kRelaxed);
       // acq_rel: release gives `epoch` and `next` to take_all(), acquire is the second look's.
     } while (!stack.compare_exchange_weak(head, frame, kAcqRel, kRelaxed));
+  }
+
+  // r of a frame that was taken off a stack; for one off `far`, the highest of all there.
+  uint64_t epoch_of(uint32_t frame, uint32_t stack) const noexcept {
+    if (stack == kFar) return header_->far_r.load(kAcquire);
+    const uint64_t least = header_->drained.load(kAcquire) - kBehind;
+    return least + (epoch_[frame].load(kRelaxed) - static_cast<uint32_t>(least));
   }
 
   uint32_t take_all(uint32_t stack) noexcept {
@@ -221,9 +251,9 @@ class Limbo {
       const uint64_t passed = header_->passed.load(kAcquire);
       while (frame != kNone) {
         const uint32_t next = next_[frame].load(kRelaxed);
-        const uint64_t r = epoch_[frame].load(kRelaxed);
+        const uint64_t r = epoch_of(frame, stack);
         if (r > passed) {
-          link(frame, r);
+          link_on(frame, stack);
           if (r < least_back) least_back = r;
         } else {
           batch[n++] = frame;
@@ -247,7 +277,7 @@ class Limbo {
   }
 
   Header *header_ = nullptr;
-  atomic<uint64_t> *epoch_ = nullptr;
+  atomic<uint32_t> *epoch_ = nullptr;
   atomic<uint32_t> *next_ = nullptr;
   uint32_t capacity_ = 0;
 };

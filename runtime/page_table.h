@@ -49,7 +49,6 @@
 //             wraps; a pass lifts those older than 2^30. Raised before the pin is dropped: an
 //             eviction that succeeds has seen the stamps of all pins before it.
 //   tag       u8, bit 7: candidate leaf (visible, no children), bits 6..0: class given by the caller
-//   idle_ttl  u32, milliseconds, 0 for none
 //   link      u64, generation:32 | parent:32 of a page since it became visible: all that reading a
 //             chain off its last page needs (runtime/prefix_index.h, chain()), eight pages to a
 //             cache line instead of one. A page without a parent names itself, so that a walk
@@ -67,7 +66,7 @@
 //   no page is evicting
 //   link:     of a visible page: its generation, and its parent, or itself
 //
-// Cost: 64 + 17 bytes a page. Nothing waits; every call is lock free, and wait free but for
+// Cost: 64 + 13 bytes a page. Nothing waits; every call is lock free, and wait free but for
 // free_private, release_private, raise_stamp, set_class and refresh_leaf_hint.
 // Thread class: any thread, under the rights named at each call. format: before sharing.
 #ifndef QUIRE_RUNTIME_PAGE_TABLE_H_
@@ -156,7 +155,7 @@ struct BasicPageDescriptor {
   atomic<uint32_t> space;   // namespace
   atomic<uint32_t> space_generation;
   atomic<uint32_t> frame;
-  atomic<uint32_t> lease;
+  atomic<uint32_t> lease;  // private: its lease; visible: idle TTL in ms, 0 for none
   atomic<uint32_t> ready_epoch;
   atomic<uint16_t> writer;  // stream slot + 1, 0 for none
   atomic<uint16_t> flags;
@@ -190,7 +189,7 @@ class PageTable {
 
   static size_t bytes(uint32_t capacity) noexcept {
     return part<Descriptor>(capacity) + part<atomic<uint64_t>>(capacity) +
-           2 * part<atomic<uint32_t>>(capacity) + part<atomic<uint8_t>>(capacity);
+           part<atomic<uint32_t>>(capacity) + part<atomic<uint8_t>>(capacity);
   }
 
   PageTable() = default;
@@ -200,7 +199,6 @@ class PageTable {
     page_ = reinterpret_cast<Descriptor *>(at);
     link_ = reinterpret_cast<atomic<uint64_t> *>(at += part<Descriptor>(capacity));
     stamp_ = reinterpret_cast<atomic<uint32_t> *>(at += part<atomic<uint64_t>>(capacity));
-    idle_ttl_ = reinterpret_cast<atomic<uint32_t> *>(at += part<atomic<uint32_t>>(capacity));
     tag_ = reinterpret_cast<atomic<uint8_t> *>(at += part<atomic<uint32_t>>(capacity));
   }
 
@@ -222,7 +220,6 @@ class PageTable {
       d->flags.store(0, kRelaxed);
       (new (&link_[i]) atomic<uint64_t>)->store(i, kRelaxed);
       (new (&stamp_[i]) atomic<uint32_t>)->store(0, kRelaxed);
-      (new (&idle_ttl_[i]) atomic<uint32_t>)->store(0, kRelaxed);
       (new (&tag_[i]) atomic<uint8_t>)->store(0, kRelaxed);
     }
   }
@@ -235,7 +232,6 @@ class PageTable {
   // The dense arrays, for scans.
   const atomic<uint32_t> *stamps() const noexcept { return stamp_; }
   const atomic<uint8_t> *tags() const noexcept { return tag_; }
-  const atomic<uint32_t> *idle_ttls() const noexcept { return idle_ttl_; }
 
   PageView view(uint32_t page) const noexcept {
     const uint64_t m = meta(page).load(kAcquire);
@@ -445,8 +441,12 @@ class PageTable {
   // relaxed: make_visible() publishes it.
   void set_stamp(uint32_t page, uint32_t epoch) noexcept { stamp_[page].store(epoch, kRelaxed); }
 
-  uint32_t idle_ttl_ms(uint32_t page) const noexcept { return idle_ttl_[page].load(kRelaxed); }
-  void set_idle_ttl_ms(uint32_t page, uint32_t ms) noexcept { idle_ttl_[page].store(ms, kRelaxed); }
+  // Of a visible page. By its publisher before it is one (which must set it: the word was the
+  // lease's), by holders of a pin later.
+  uint32_t idle_ttl_ms(uint32_t page) const noexcept { return (*this)[page].lease.load(kRelaxed); }
+  void set_idle_ttl_ms(uint32_t page, uint32_t ms) noexcept {
+    (*this)[page].lease.store(ms, kRelaxed);
+  }
 
   // The caller's class of a page, 0 .. 127.
   uint8_t page_class(uint32_t page) const noexcept {
@@ -557,7 +557,6 @@ class PageTable {
   Descriptor *page_ = nullptr;
   atomic<uint64_t> *link_ = nullptr;
   atomic<uint32_t> *stamp_ = nullptr;
-  atomic<uint32_t> *idle_ttl_ = nullptr;
   atomic<uint8_t> *tag_ = nullptr;
   uint32_t capacity_ = 0;
 };

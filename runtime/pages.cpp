@@ -449,7 +449,7 @@ Status Cache::page_info(quire_page handle, quire_page_record *out) noexcept {
   out->frame = block_entry(page);
   out->references = view.ref;
   out->children = view.children;
-  out->idle_ttl_ms = t.pages.idle_ttl_ms(page);
+  out->idle_ttl_ms = visible ? t.pages.idle_ttl_ms(page) : 0;
   const auto now = static_cast<uint32_t>(clock_epoch());
   out->age_epochs = visible ? now - t.pages.stamp(page) : 0;
   out->expires_ms = visible ? d.expiry_ms.load(std::memory_order_relaxed) : UINT64_MAX;

@@ -149,8 +149,8 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
     if (parent != kNoIndex) t.pages.drop_child(parent);
     return Status::kAgain;
   }
-  // From here on the descriptor's expiry word means an expiry; the lease's list lets go of the
-  // page.
+  // From here on the descriptor's expiry word means an expiry, and its lease word an idle TTL; the
+  // lease's list lets go of the page.
   const uint32_t lease = t.pages[page].lease.load(std::memory_order_relaxed);
   const uint16_t writer = t.pages[page].writer.load(std::memory_order_relaxed);
   const uint64_t copied = t.pages[page].key_lo.load(std::memory_order_relaxed);
@@ -164,7 +164,8 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
     t.pages[page].expiry_ms.store(links, std::memory_order_relaxed);
     t.pages[page].parent.store(kNoIndex, std::memory_order_relaxed);
     t.pages[page].writer.store(writer, std::memory_order_relaxed);
-    t.pages[page].key_lo.store(copied, std::memory_order_relaxed);  // see note_copy()
+    t.pages[page].key_lo.store(copied, std::memory_order_relaxed);   // see note_copy()
+    t.pages[page].lease.store(kNoIndex, std::memory_order_relaxed);  // it held an idle TTL
     if (lease != kNoIndex) link_first(lease, page);
     t.spaces.drop_page(space.number);
     if (parent != kNoIndex) t.pages.drop_child(parent);

@@ -86,10 +86,16 @@ BOOST_FIXTURE_TEST_CASE(numbers_out_of_range_are_found_at_any_time, Fixture) {
   with(d.parent, child, "parent", true);
   with(d.frame, 1000000u, "frame", true);
   with(d.space, 1000u, "namespace", true);
-  with(d.lease, 1000u, "lease", true);
   with(d.writer, uint16_t{1000}, "writer", true);
   with(slot(0).tail, 1000u, "page 1000", true);
   with(slot(2).private_head, 1000u, "page 1000", true);
+}
+
+// The word of a visible page is its idle TTL.
+BOOST_FIXTURE_TEST_CASE(a_private_page_of_no_lease_is_found, Fixture) {
+  with(tables.pages[private_page].lease, 1000u, "lease 1000");
+  tables.pages[child].lease.store(1000);
+  sound();
 }
 
 BOOST_FIXTURE_TEST_CASE(counters_that_do_not_add_up_are_found, Fixture) {

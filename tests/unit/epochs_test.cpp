@@ -168,6 +168,33 @@ BOOST_AUTO_TEST_CASE(frames_come_back_when_their_epoch_has_passed_and_not_before
   BOOST_TEST(w.limbo.validate());
 }
 
+// Half an epoch is kept of each: across the wrap of that, and behind a reader that stood still for
+// longer than it can tell.
+BOOST_AUTO_TEST_CASE(epochs_wrap_in_limbo_and_a_reader_may_stall_for_any_time) {
+  LimboWorld w(8);
+  const uint64_t wrap = uint64_t{1} << 32;
+  uint64_t passed = wrap - 3;
+  BOOST_TEST(w.limbo.drain(passed, w.free()) == 0U);
+  // Limbo was empty until now: as far as it knows, that is all still to be drained.
+  for (uint32_t i = 0; i < 2; ++i) BOOST_TEST(!w.limbo.retire(i, wrap - 2 + i, passed, w.free()));
+  BOOST_TEST(w.limbo.drain(wrap - 1, w.free()) == 2U);
+  for (uint32_t i = 0; i < 6; ++i) BOOST_TEST(!w.limbo.retire(i, wrap + i, wrap - 1, w.free()));
+  BOOST_TEST(w.limbo.validate());
+  BOOST_TEST(w.limbo.drain(wrap + 2, w.free()) == 3U);
+  // 3, 4, 5 wait, and then two more, each later than half an epoch can say.
+  const uint64_t late = wrap + 10 * wrap, later = late + 7;
+  BOOST_TEST(!w.limbo.retire(6, late, wrap + 2, w.free()));
+  BOOST_TEST(!w.limbo.retire(7, later, wrap + 2, w.free()));
+  BOOST_TEST(w.limbo.validate());
+  BOOST_TEST(w.limbo.drain(late - 1, w.free()) == 3U);
+  BOOST_TEST(w.limbo.drain(late, w.free()) == 0U);  // with `later`, not earlier than itself
+  BOOST_TEST(w.limbo.drain(later, w.free()) == 2U);
+  BOOST_TEST(w.limbo.count() == 0U);
+  BOOST_TEST(!w.limbo.retire(0, later + 1, later, w.free()));
+  BOOST_TEST(w.limbo.drain(later + 1, w.free()) == 1U);
+  BOOST_TEST(w.limbo.validate());
+}
+
 BOOST_AUTO_TEST_CASE(the_stream_that_is_behind_may_have_its_own_frames) {
   LimboWorld w(8);
   for (uint32_t i = 0; i < 8; ++i) BOOST_TEST(!w.limbo.retire(i, 10 + i, 5, w.free()));
