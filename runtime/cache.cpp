@@ -98,12 +98,20 @@ Status Cache::build_arenas() noexcept {
   options.frame_bytes = config_.layout.page_bytes;
   options.capacity = shape.frames;
   if (const Status s = arena_.open(*device_, options); s != Status::kOk) return s;
-  if (const Status s = arena_.grow(shape.frames); s != Status::kOk) return s;
+  if (const Status s = fill_arena(&arena_, shape.frames); s != Status::kOk) return s;
   if (!config_.has_open) return Status::kOk;
   options.frame_bytes = config_.open_layout.page_bytes;
   options.capacity = shape.open_frames;
   if (const Status s = open_arena_.open(*device_, options); s != Status::kOk) return s;
-  return open_arena_.grow(shape.open_frames);
+  return fill_arena(&open_arena_, shape.open_frames);
+}
+
+// All the memory of a class, which reads as zero: what no kernel writes, the padding of a page, is the
+// same everywhere, and a GPU's memory may have been somebody else's in this process.
+Status Cache::fill_arena(Arena *arena, uint32_t frames) noexcept {
+  const Status status = arena->grow(frames);
+  if (status != Status::kOk || device_->host_visible()) return status;
+  return device_->zero(arena->base(), arena->committed_bytes(), nullptr);
 }
 
 // A device that is given, or the one that the config names; AUTO is cuda where there is one.

@@ -259,6 +259,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status open_codec() noexcept;
   Status open_kernels() noexcept;
   Status build_arenas() noexcept;
+  Status fill_arena(Arena *arena, uint32_t frames) noexcept;
   uint32_t device_kind() const noexcept {
     return cuda_device_ ? uint32_t{QUIRE_DEVICE_CUDA} : uint32_t{QUIRE_DEVICE_CPU};
   }

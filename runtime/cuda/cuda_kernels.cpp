@@ -3,6 +3,7 @@
 #include <new>
 #include <utility>
 
+#include "kernels/cuda/cuda_attention.h"
 #include "runtime/cuda_kernels.h"
 
 namespace quire {
@@ -26,10 +27,6 @@ Status check_rows(const Args &args) noexcept {
   }
   return set_error(Status::kInvalid,
                    "k or v: rows on the cuda device begin at multiples of 16 bytes");
-}
-
-Status no_attention() noexcept {
-  return set_error(Status::kUnsupported, "attention is not on the cuda device in this version");
 }
 
 }  // namespace
@@ -117,12 +114,18 @@ Status CudaKernels::gather(const kernels::GatherArgs &args, Stream stream) noexc
                 [&](cudaStream_t s) { return kernels::cuda::gather(cuda_, args, s); });
 }
 
-Status CudaKernels::attention(const kernels::AttentionArgs &, Stream) noexcept {
-  return no_attention();
+Status CudaKernels::attention(const kernels::AttentionArgs &args, Stream stream) noexcept {
+  return launch("attention", stream,
+                [&](cudaStream_t s) { return kernels::cuda::attention(cuda_, args, s); });
 }
 
-Status CudaKernels::attention_workspace(const kernels::AttentionArgs &, size_t *) noexcept {
-  return no_attention();
+Status CudaKernels::attention_workspace(const kernels::AttentionArgs &args,
+                                        size_t *bytes) noexcept {
+  // It asks the device how many multiprocessors there are.
+  const CudaScope scope(device_.api(), device_.context());
+  if (scope.error() != kCudaSuccess) return device_.check(scope.error(), "cuCtxSetCurrent");
+  *bytes = kernels::cuda::attention_workspace(cuda_, args);
+  return Status::kOk;
 }
 
 Status CudaKernels::seal(const kernels::SealArgs &args, Stream stream) noexcept {

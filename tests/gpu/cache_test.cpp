@@ -251,7 +251,7 @@ class Pair {
     attend(table, n);
   }
 
-  // One sequence, two queries. UNSUPPORTED is an answer, if it is both sides'.
+  // One sequence, two queries.
   void attend(const std::vector<int32_t> *table, uint32_t n) {
     const uint32_t queries = std::min(n, 2U);
     const auto q = values(size_t{queries} * kQueryHeads * kDim);
@@ -278,9 +278,7 @@ class Pair {
         args.kv_lens = s.array(std::vector<int32_t>{static_cast<int32_t>(n)});
         args.block_table = s.array(table[i]);
         args.block_table_stride = static_cast<uint32_t>(table[i].size());
-        const quire_status workspace =
-            quire_attention_workspace(s.cache, &args.bounds, &args.workspace_bytes);
-        if (workspace == QUIRE_E_UNSUPPORTED) return;
+        QUIRE_OK_OR_DIE(quire_attention_workspace(s.cache, &args.bounds, &args.workspace_bytes));
         args.workspace = s.array<uint8_t>(args.workspace_bytes + 1);
         args.stream = s.stream;
         QUIRE_OK_OR_DIE(quire_attention_decode(s.cache, &args));
@@ -437,8 +435,8 @@ BOOST_AUTO_TEST_CASE(a_captured_step_does_when_replayed_what_it_does_when_launch
   attention.bounds.max_batch = 1;
   attention.bounds.max_q = 1;
   attention.bounds.max_kv = kPageTokens;
-  const bool attends =
-      quire_attention_workspace(s.cache, &attention.bounds, &attention.workspace_bytes) == QUIRE_OK;
+  QUIRE_OK_OR_DIE(
+      quire_attention_workspace(s.cache, &attention.bounds, &attention.workspace_bytes));
   attention.workspace = s.array<uint8_t>(attention.workspace_bytes + 1);
   attention.batch = 1;
   attention.q_dtype = QUIRE_F16;
@@ -460,7 +458,7 @@ BOOST_AUTO_TEST_CASE(a_captured_step_does_when_replayed_what_it_does_when_launch
     append.block_table_length = 1;
     append.stream = s.stream;
     QUIRE_OK_OR_DIE(quire_kv_append(s.cache, &append));
-    if (attends) QUIRE_OK_OR_DIE(quire_attention_decode(s.cache, &attention));
+    QUIRE_OK_OR_DIE(quire_attention_decode(s.cache, &attention));
     if (page != 0) QUIRE_OK_OR_DIE(quire_seal(s.cache, &page, 1, s.stream));
   };
   const auto give = [&](const std::vector<uint16_t> &keys, const std::vector<uint16_t> &rows,
