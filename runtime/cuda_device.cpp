@@ -46,9 +46,9 @@ Status CudaDevice::open(int ordinal) noexcept {
 
 CudaDevice::~CudaDevice() {
   if (context_ == nullptr) return;
+  settle();
   if (own_stream_ != nullptr) {
     const CudaScope scope(api_, context_);
-    if (!lost()) static_cast<void>(api_.wait_stream(own_stream_));
     static_cast<void>(api_.destroy_stream(own_stream_));
     api_.clear_error();
   }
@@ -108,7 +108,20 @@ Status CudaDevice::commit(void *base, size_t offset, size_t bytes) noexcept {
 
 Status CudaDevice::decommit(void *base, size_t offset, size_t bytes) noexcept {
   if (const Status s = usable(); s != Status::kOk) return s;
+  settle();
   return memory_.decommit(base, offset, bytes);
+}
+
+void CudaDevice::release(void *base, size_t bytes) noexcept {
+  settle();
+  memory_.release(base, bytes);
+}
+
+// Work of the device's own on memory that goes away: a wait for it may have failed before.
+void CudaDevice::settle() noexcept {
+  if (own_stream_ == nullptr || lost()) return;
+  const CudaScope scope(api_, context_);
+  if (api_.wait_stream(own_stream_) != kCudaSuccess) api_.clear_error();
 }
 
 // ---- streams

@@ -58,7 +58,7 @@ class CudaDevice : public Device {
   Result<void *> reserve(size_t bytes, size_t alignment) noexcept override;
   Status commit(void *base, size_t offset, size_t bytes) noexcept override;
   Status decommit(void *base, size_t offset, size_t bytes) noexcept override;
-  void release(void *base, size_t bytes) noexcept override { memory_.release(base, bytes); }
+  void release(void *base, size_t bytes) noexcept override;
   bool host_visible() const noexcept override { return false; }
 
   Status validate_stream(Stream stream) noexcept override;
@@ -78,6 +78,7 @@ class CudaDevice : public Device {
  private:
   template <class Call>
   Status call(const char *what, Call &&body) noexcept;
+  void settle() noexcept;
   template <class Call>
   Status enqueue(const char *what, Stream stream, Call &&body) noexcept;
 
