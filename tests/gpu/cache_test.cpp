@@ -410,6 +410,40 @@ BOOST_AUTO_TEST_CASE(values_that_are_not_finite_are_counted_on_both_devices) {
   }
 }
 
+// What kernels would trip over is refused before they are launched.
+BOOST_AUTO_TEST_CASE(what_the_gpu_cannot_take_is_refused) {
+  Pair p("f16", 11);
+  Side &s = *p.side[1];
+  BOOST_TEST(s.layout.device == uint32_t{QUIRE_DEVICE_CUDA});
+  quire_page page = 0;
+  int32_t frame = -1;
+  auto options = sized_struct<quire_alloc_options>();
+  QUIRE_OK_OR_DIE(quire_alloc(s.cache, 1, &options, &page));
+  QUIRE_OK_OR_DIE(quire_frames(s.cache, &page, 1, QUIRE_TIER_DEVICE, &frame));
+  auto args = sized_struct<quire_append_args>();
+  const size_t n = size_t{kPageTokens} * kHeads * kDim;
+  const uint16_t *const rows = s.array(p.values(n + 8));
+  args.n = kPageTokens;
+  args.dtype = QUIRE_F16;
+  args.k = rows;
+  args.v = rows;
+  args.block_table = s.array(std::vector<int32_t>{frame});
+  args.block_table_length = 1;
+  QUIRE_FAILS(quire_kv_append(s.cache, &args), QUIRE_E_INVALID);  // no stream
+  args.stream = s.stream;
+  args.k = rows + 1;
+  QUIRE_FAILS(quire_kv_append(s.cache, &args), QUIRE_E_INVALID);  // not aligned
+  args.k = rows;
+  args.v_token_stride = kHeads * kDim + 1;
+  QUIRE_FAILS(quire_kv_append(s.cache, &args), QUIRE_E_INVALID);
+  args.v_token_stride = 0;
+  QUIRE_OK_OR_DIE(quire_kv_append(s.cache, &args));
+  void *data = nullptr;
+  size_t bytes = 0;
+  QUIRE_FAILS(quire_page_data(s.cache, page, &data, &bytes), QUIRE_E_UNSUPPORTED);
+  QUIRE_OK_OR_DIE(quire_free(s.cache, &page, 1));
+}
+
 // One decoding step, append, seal and attention, captured once and replayed on other data: what the
 // graph leaves behind is what the same calls leave that are made one by one.
 BOOST_AUTO_TEST_CASE(a_captured_step_does_when_replayed_what_it_does_when_launched) {

@@ -184,6 +184,9 @@ BOOST_AUTO_TEST_CASE(unsupported) {
   config.file_path = "/nowhere";
   QUIRE_FAILS(quire_open(&config, &cache), QUIRE_E_UNSUPPORTED);
   config.file_path = nullptr;
+  config.device_ordinal = 5000;
+  QUIRE_FAILS(quire_open(&config, &cache), QUIRE_E_INVALID);
+  config.device_ordinal = 0;
   // Without a GPU, a driver or CUDA in the build, the text says which; AUTO serves on the CPU then.
   config.device = QUIRE_DEVICE_CUDA;
   if (quire_open(&config, &cache) == QUIRE_OK) {
