@@ -89,6 +89,9 @@ struct Row {
   Measure value;
   std::vector<Peer> peers;
   std::string note;  // what a reader has to know to believe the figure
+  // Where the row lies in a sweep, for plots; 0: in none.
+  uint32_t pages = 0;
+  unsigned threads = 0;
 };
 
 // How many times better we are than the peer: above 1 we win, whichever way the figure counts.
@@ -101,8 +104,10 @@ bool met(const Row &row);
 // its figures are not for quoting.
 struct Context {
   bool quick = false;
-  unsigned rounds = 9;   // counted ones; the warm-up is one more
-  unsigned threads = 2;  // the most that a row may use
+  unsigned rounds = 9;                           // counted ones; the warm-up is one more
+  unsigned threads = 2;                          // the most that a row may use
+  std::vector<unsigned> thread_counts = {1, 2};  // rising, the last is `threads`
+  bool large = false;                            // 16M pages too
   uint64_t seed = 1;
   std::vector<std::string> traces;  // JSON lines, for the replay's rows
 };

@@ -71,6 +71,30 @@ class FilledCache {
     return p;
   }
 
+  // One turn of a session: acquires what is cached of the prefix, publishes the rest, releases.
+  // Returns the pages that were cached. From any thread, with n handles of its own for scratch.
+  uint32_t serve(const quire_key *keys, uint32_t n, quire_page *pages) const {
+    const quire_prefix p = prefix(keys, n);
+    quire_lease lease;
+    quire_hit hit;
+    QUIRE_INIT(&hit);
+    check(quire_acquire(cache_, &p, nullptr, pages, &hit, &lease), "quire_acquire");
+    if (hit.pages < n) {
+      quire_alloc_options options;
+      QUIRE_INIT(&options);
+      options.flags = QUIRE_ALLOC_SEALED;
+      options.lease = lease;
+      check(quire_alloc(cache_, n - hit.pages, &options, pages + hit.pages), "quire_alloc");
+      quire_publish_result result;
+      QUIRE_INIT(&result);
+      check(quire_publish(cache_, lease, &p, pages, nullptr, &result), "quire_publish");
+      if (result.n_published != n - hit.pages)
+        throw std::runtime_error("the index did not take all pages");
+    }
+    check(quire_release(cache_, lease, nullptr), "quire_release");
+    return hit.pages;
+  }
+
   // Publishes n new pages; returns the ns of processor time that quire_publish alone took.
   double publish_chain(const quire_key *keys, uint32_t n) {
     quire_prefix p = prefix(keys, n);
@@ -125,14 +149,22 @@ class FilledCache {
   std::vector<quire_page> handles_;
 };
 
-// 128K and 1M pages, or little for --quick.
+// 128K and 1M pages, with --large 16M as well; or little for --quick.
 inline std::vector<uint32_t> page_sweep(const Context &context) {
   if (context.quick) return {1u << 13};
+  if (context.large) return {1u << 17, 1u << 20, 1u << 24};
   return {1u << 17, 1u << 20};
 }
 
 inline std::string size_name(uint32_t pages) {
   return pages >= 1u << 20 ? std::to_string(pages >> 20) + "M" : std::to_string(pages >> 10) + "K";
+}
+
+// The same keys, in the same order, into a peer that knows pages only.
+template <class Peer>
+void fill_peer(Peer &peer, const FilledCache &cache) {
+  for (uint32_t chain = 0, page = 0; chain < cache.chains(); ++chain)
+    for (uint32_t i = 0; i < cache.length(); ++i) peer.insert(cache.keys(chain)[i], page++);
 }
 
 }  // namespace quire::bench

@@ -5,7 +5,8 @@
 // gathers the handles of all, and releases once. Rows of one thread count its processor time, so
 // that a busy machine costs them no waiting; rows of several count the wall's. Both sides are
 // filled chain by chain, so both have a chain's entries near each other in memory, as a young cache
-// has.
+// has; rows "in any order" have Quire's pages anywhere, as no cache ever gets (filled_cache.h), and
+// the peers as before.
 #include <algorithm>
 #include <numeric>
 
@@ -54,16 +55,14 @@ void peer_chains(Peer &peer, const FilledCache &cache, const std::vector<uint32_
   std::vector<Pin> pins(cache.length());
   for (size_t i = begin; i < end; ++i) {
     const quire_key *keys = cache.keys(order[i]);
-    for (uint32_t page = 0; page < cache.length(); ++page) pins[page] = peer.pin(keys[page]);
-    do_not_optimize(pins[0]);
+    uint32_t found = 0;
+    for (uint32_t page = 0; page < cache.length(); ++page) {
+      pins[page] = peer.pin(keys[page]);
+      found += pins[page] != Peer::kAbsent;
+    }
+    if (found != cache.length()) throw std::runtime_error("a peer has lost keys");
     for (const Pin pin : pins) peer.unpin(pin);
   }
-}
-
-template <class Peer>
-void fill(Peer &peer, const FilledCache &cache) {
-  for (uint32_t chain = 0, page = 0; chain < cache.chains(); ++chain)
-    for (uint32_t i = 0; i < cache.length(); ++i) peer.insert(cache.keys(chain)[i], page++);
 }
 
 // One pass over all chains on n threads, `passes` times: ns per page of wall time, times threads,
@@ -77,12 +76,13 @@ double pass_ns(const FilledCache &cache, unsigned threads, uint32_t passes, cons
   return ns / (static_cast<double>(passes) * share * cache.length());
 }
 
-Row chains_row(const Context &context, uint32_t pages, unsigned threads, double bound) {
-  const FilledCache cache(pages, pages / kChain, kChain, context.seed);
+Row chains_row(const Context &context, uint32_t pages, unsigned threads, double bound,
+               bool aged = false) {
+  const FilledCache cache(pages, pages / kChain, kChain, context.seed, aged);
   const std::vector<uint32_t> order = shuffled(cache.chains(), context.seed + 1);
   const uint32_t passes = std::max(1u, (1u << 19) / pages);
   TbbPins tbb_pins(pages);
-  fill(tbb_pins, cache);
+  fill_peer(tbb_pins, cache);
   const auto contender = [&](const char *name, auto body) {
     return Contender{name, [&, body, passes] { return pass_ns(cache, threads, passes, body); }};
   };
@@ -96,15 +96,15 @@ Row chains_row(const Context &context, uint32_t pages, unsigned threads, double 
       "tbb", [&](size_t begin, size_t end) { peer_chains(tbb_pins, cache, order, begin, end); }));
 #ifdef QUIRE_BENCH_HAVE_ROCKSDB
   ClockCache clock_cache(pages);
-  fill(clock_cache, cache);
+  fill_peer(clock_cache, cache);
   contenders.push_back(contender("rocksdb", [&](size_t begin, size_t end) {
     peer_chains(clock_cache, cache, order, begin, end);
   }));
 #endif
   const std::vector<Measure> m = interleave(context, contenders);
   Row row;
-  row.name = size_name(pages) + " pages, chains of 128, " + std::to_string(threads) +
-             (threads == 1 ? " thread" : " threads");
+  row.name = size_name(pages) + (aged ? " pages in any order" : " pages") + ", chains of 128, " +
+             std::to_string(threads) + (threads == 1 ? " thread" : " threads");
   row.unit = "ns/page";
   row.goal = bound > 0 ? at_most(bound) : report_lower();
   row.value = m[0];
@@ -115,16 +115,24 @@ Row chains_row(const Context &context, uint32_t pages, unsigned threads, double 
   row.peers.push_back(not_installed("rocksdb HyperClockCache", 8));
 #endif
   row.peers.push_back(Peer{"quire, with quire_frames too", m[1]});
+  row.pages = pages;
+  row.threads = threads;
+  if (aged) row.note = "every page of a chain is any page of the cache";
   if (threads > 1)
     row.note =
         "wall time a page times threads: the same figure as on one thread is perfect scaling";
   return row;
 }
 
+double chains_bound(uint32_t pages) {
+  return pages <= 1u << 17 ? 15 : pages <= 1u << 20 ? 30 : 0;
+}
+
 std::vector<Row> chains(const Context &context) {
   std::vector<Row> rows;
   for (const uint32_t pages : page_sweep(context))
-    rows.push_back(chains_row(context, pages, 1, pages <= 1u << 17 ? 15 : 30));
+    for (const bool aged : {false, true})
+      rows.push_back(chains_row(context, pages, 1, chains_bound(pages), aged));
   return rows;
 }
 
@@ -142,7 +150,7 @@ std::vector<Row> long_prefix(const Context &context) {
     const FilledCache cache(pages, pages / length, length, context.seed);
     const std::vector<uint32_t> order = shuffled(cache.chains(), context.seed + 1);
     TbbPins tbb_pins(pages);
-    fill(tbb_pins, cache);
+    fill_peer(tbb_pins, cache);
     const auto us = [&](auto body) {
       const CpuStopwatch watch;
       for (size_t chain = 0; chain < cache.chains(); ++chain) body(chain, chain + 1);
@@ -158,7 +166,7 @@ std::vector<Row> long_prefix(const Context &context) {
          }}};
 #ifdef QUIRE_BENCH_HAVE_ROCKSDB
     ClockCache clock_cache(pages);
-    fill(clock_cache, cache);
+    fill_peer(clock_cache, cache);
     contenders.push_back(
         {"rocksdb", [&] {
            return us([&](size_t a, size_t b) { peer_chains(clock_cache, cache, order, a, b); });
@@ -217,7 +225,7 @@ std::vector<Row> match(const Context &context) {
         anywhere.back().keys[k] = quire_key{random(), random()};
     }
     TbbPins tbb_pins(pages);
-    fill(tbb_pins, cache);
+    fill_peer(tbb_pins, cache);
     const uint32_t passes = context.quick ? 2 : 32;
     const std::vector<Measure> m =
         interleave(context, {{"whole", [&] { return match_round(cache, whole, passes); }},

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -57,6 +58,20 @@ bool is_of_gpu(const Benchmark &benchmark) {
   return std::string_view(benchmark.name).starts_with("gpu/");
 }
 
+// One figure stands for all powers of two up to it, and itself.
+void set_threads(Context *context) {
+  std::vector<unsigned> &counts = context->thread_counts;
+  if (counts.size() == 1) {
+    const unsigned most = counts.front();
+    counts.clear();
+    for (unsigned n = 1; n < most; n *= 2) counts.push_back(n);
+    counts.push_back(most);
+  }
+  std::sort(counts.begin(), counts.end());
+  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
+  context->threads = counts.back();
+}
+
 int run(int argc, char **argv) {
   Context context;
   std::string rows = ".*", json_path, plot_path;
@@ -67,9 +82,13 @@ int run(int argc, char **argv) {
   app.add_flag("--quick", context.quick, "small sizes, few rounds: shows that it works");
   app.add_option("--rounds", rounds, "counted rounds of each contender")
       ->check(CLI::Range(1u, 1000u));
-  app.add_option("--threads", context.threads, "the most threads that a row uses")
+  app.add_option(
+         "--threads", context.thread_counts,
+         "threads of the rows that scale, rising: 1,2,4,8,16; one figure N: 1 to N, doubling")
+      ->delimiter(',')
       ->check(CLI::Range(1u, 1024u))
       ->capture_default_str();
+  app.add_flag("--large", context.large, "caches of 16M pages too: up to 12 GiB of memory");
   app.add_option("--seed", context.seed, "of shuffles and data")->capture_default_str();
   app.add_option("--json", json_path, "write figures here");
   app.add_option("--plot", plot_path, "write an SVG plot here");
@@ -98,6 +117,7 @@ int run(int argc, char **argv) {
       fmt::print("{:<28} {}\n", benchmark->name, benchmark->about);
     return 0;
   }
+  set_threads(&context);
   context.rounds = rounds != 0 ? rounds : context.quick ? 3 : 9;
   return run_benchmarks(chosen, context, json_path, plot_path);
 }

@@ -44,6 +44,7 @@ struct KeyEqual {
 
 class TbbPins {
  public:
+  static constexpr uint32_t kAbsent = UINT32_MAX;
   explicit TbbPins(uint32_t pages) : references_(pages) { map_.rehash(pages); }
 
   bool insert(const quire_key &key, uint32_t page) { return map_.insert({key, page}); }
@@ -68,6 +69,7 @@ class TbbPins {
 
 class MutexMap {
  public:
+  static constexpr uint32_t kAbsent = UINT32_MAX;
   explicit MutexMap(uint32_t pages) : references_(pages) { map_.reserve(pages); }
 
   bool insert(const quire_key &key, uint32_t page) {
@@ -100,6 +102,7 @@ class MutexMap {
 class ClockCache {
  public:
   using Handle = rocksdb::Cache::Handle *;
+  static constexpr Handle kAbsent = nullptr;
 
   // Room for twice the pages, so that its own eviction stays out of the picture.
   explicit ClockCache(uint32_t pages) {

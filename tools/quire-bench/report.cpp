@@ -69,6 +69,8 @@ Json row_json(const Benchmark &benchmark, const Row &row) {
             {"has_goal", has_goal(row)},
             {"met", met(row)},
             {"note", row.note}};
+  if (row.pages != 0) j["pages"] = row.pages;
+  if (row.threads != 0) j["threads"] = row.threads;
   if (row.goal.sense != Sense::kNone)
     j["goal"] = {{"at", row.goal.sense == Sense::kAtMost ? "most" : "least"},
                  {"bound", row.goal.bound}};
