@@ -27,8 +27,8 @@ Status SequenceTable::open(uint32_t capacity) noexcept {
   FramePool<> pool(
       static_cast<char *>(memory_) + align_up(SlotTable<SequenceSlot>::bytes(capacity), 128),
       capacity);
-  pool.format();
   slots_ = SlotTable<SequenceSlot>(memory_, capacity, pool);
+  slots_.format();
   return Status::kOk;
 }
 

@@ -17,14 +17,22 @@
 // second gets kBusy at once. A thread that is stopped inside a verb keeps that one slot, and
 // nothing else.
 //
-// Invariant, quiescent: live slots == capacity - pool.available(), and none is busy.
+// Every acquire opens a slot and every release closes one, so the pool's count of free slots would
+// be the one line that all threads write. Therefore each thread (each of kSpares numbers) may leave
+// the last slot that it closed beside the pool, in a line of its own, and takes that one first.
+// Nothing is stranded by it: who finds the pool empty takes anybody's spare.
 //
-// Thread class: any. Cost: enter and leave are a CAS and an RMW on the slot's own line.
+// Invariant, quiescent: live slots == capacity - pool.available() - spares, and none is busy.
+//
+// Thread class: any. Cost: enter and leave are a CAS and an RMW on the slot's own line; open and
+// close one more each, on the thread's line.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 #include "allocators/frame_pool.h"
 #include "runtime/handle.h"
@@ -40,23 +48,45 @@ class SlotTable {
   static constexpr uint32_t kLive = 2;
   static constexpr unsigned kGenerationShift = 2;
 
-  SlotTable() = default;
-  static size_t bytes(uint32_t capacity) noexcept { return sizeof(Slot) * size_t{capacity}; }
+  static constexpr size_t kAlignment = kCacheLine;
 
+  SlotTable() = default;
+  static size_t bytes(uint32_t capacity) noexcept {
+    return slot_bytes(capacity) + kSpares * sizeof(Spare);
+  }
+
+  // A view: `memory` holds bytes(capacity) bytes at a multiple of kAlignment.
   SlotTable(void *memory, uint32_t capacity, FramePool<A> pool) noexcept
-      : slots_(static_cast<Slot *>(memory)), capacity_(capacity), pool_(pool) {}
+      : slots_(static_cast<Slot *>(memory)),
+        spares_(reinterpret_cast<Spare *>(static_cast<std::byte *>(memory) + slot_bytes(capacity))),
+        capacity_(capacity),
+        pool_(pool) {}
 
   // All free. Before sharing; the slots' own fields are the caller's to construct.
-  void format() noexcept { pool_.format(); }
+  void format() noexcept {
+    for (uint32_t i = 0; i < kSpares; ++i) {
+      (new (&spares_[i]) Spare)->index.store(kNone, std::memory_order_relaxed);
+    }
+    pool_.format();
+  }
 
   uint32_t capacity() const noexcept { return capacity_; }
-  uint32_t live() const noexcept { return capacity_ - pool_.available(); }
+  // Exact at rest; a slot that changes hands meanwhile may be counted once too often or too seldom.
+  uint32_t live() const noexcept {
+    uint32_t idle = pool_.available();
+    for (uint32_t i = 0; i < kSpares; ++i) {
+      if (spares_[i].index.load(std::memory_order_relaxed) != kNone) ++idle;
+    }
+    return capacity_ - std::min(idle, capacity_);
+  }
   Slot &slot(uint32_t index) const noexcept { return slots_[index]; }
 
-  // One with the caller inside it, its fields as the last owner left them. kNomem: all are in use.
+  // One with the caller inside it, its fields as the last owner left them. kNomem: each was in use
+  // when it was looked at.
   Status open(Handle *out) noexcept {
-    uint32_t index;
-    if (!pool_.alloc(1, &index)) {
+    uint32_t index = take_spare(spare_of_thread());
+    if (index == kNone && !pool_.alloc(1, &index)) index = take_any_spare();
+    if (index == kNone) {
       return set_error(Status::kNomem, "all %u %s are in use", capacity_, Slot::kName);
     }
     Slot &s = slots_[index];
@@ -97,10 +127,15 @@ class SlotTable {
   void close(uint32_t index) noexcept {
     Slot &s = slots_[index];
     const uint32_t generation = s.word.load(std::memory_order_relaxed) >> kGenerationShift;
-    // release: the next owner's open() comes after pool_.free(), but an enter() with the old handle
-    // may look in between and must see either this slot whole or the new generation.
+    // release: the next owner's open() comes after the slot is given up below, but an enter() with
+    // the old handle may look in between and must see either this slot whole or the new generation.
     s.word.store(((generation + 1) & kMask) << kGenerationShift, std::memory_order_release);
-    pool_.free(&index, 1);
+    uint32_t none = kNone;
+    // release: pairs with the acquire of take_spare(): the slot's fields, for its next owner.
+    if (!spare_of_thread().index.compare_exchange_strong(none, index, std::memory_order_release,
+                                                         std::memory_order_relaxed)) {
+      pool_.free(&index, 1);
+    }
   }
 
   // Whether the handle is of a live slot, at this moment.
@@ -135,7 +170,33 @@ class SlotTable {
   }
 
  private:
+  // Lines for threads' spares; threads beyond their number share one, and lose only speed.
+  static constexpr uint32_t kSpares = 32;
+  struct alignas(kCacheLine) Spare {
+    typename A::template atomic<uint32_t> index;  // kNone: there is none
+  };
+
+  static size_t slot_bytes(uint32_t capacity) noexcept {
+    return align_up(sizeof(Slot) * size_t{capacity}, kCacheLine);
+  }
+  Spare &spare_of_thread() noexcept { return spares_[A::thread_index() % kSpares]; }
+
+  static uint32_t take_spare(Spare &spare) noexcept {
+    // relaxed look first: an empty line is not written to.
+    if (spare.index.load(std::memory_order_relaxed) == kNone) return kNone;
+    // acquire: pairs with the release in close().
+    return spare.index.exchange(kNone, std::memory_order_acquire);
+  }
+  uint32_t take_any_spare() noexcept {
+    for (uint32_t i = 0; i < kSpares; ++i) {
+      const uint32_t index = take_spare(spares_[i]);
+      if (index != kNone) return index;
+    }
+    return kNone;
+  }
+
   Slot *slots_ = nullptr;
+  Spare *spares_ = nullptr;
   uint32_t capacity_ = 0;
   FramePool<A> pool_;
 };

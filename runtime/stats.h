@@ -1,8 +1,8 @@
 // Stats: counters and histograms that any thread adds to and any process reads, stopping nobody.
 //
 // A counter is kShards words, each on its shard's own cache lines; a thread adds to the shard of
-// its number, so that two cores do not pull one line to and fro. A histogram is kHistogramShards
-// rows of buckets, log-linear: values below 8 have a bucket each, above that every power of two is
+// its number, so that two cores do not pull one line to and fro. A histogram is as
+// many rows of buckets, log-linear: values below 8 have a bucket each, above that every power of two is
 // cut into 8, so a bucket is at most an eighth of its value wide, over all of uint64_t, in 496
 // words.
 //
@@ -68,8 +68,6 @@ class Stats {
  public:
   static constexpr size_t kAlignment = kCacheLine;
   static constexpr uint32_t kShards = 16;
-  // Histograms are fed by fewer threads and are longer: fewer rows.
-  static constexpr uint32_t kHistogramShards = 4;
   static constexpr uint32_t kBuckets = 8 + 61 * 8;
   using Buckets = std::array<uint64_t, kBuckets>;
 
@@ -90,9 +88,7 @@ class Stats {
   uint64_t total(Counter counter) const noexcept;
 
   void record(Histogram histogram, uint64_t value) noexcept {
-    Row &row =
-        memory_
-            ->row[static_cast<uint32_t>(histogram)][StdAtomics::thread_index() % kHistogramShards];
+    Row &row = memory_->row[static_cast<uint32_t>(histogram)][StdAtomics::thread_index() % kShards];
     row.bucket[bucket(value)].fetch_add(1, std::memory_order_relaxed);
     row.sum.fetch_add(value, std::memory_order_relaxed);
   }
@@ -126,7 +122,7 @@ class Stats {
   };
   struct Memory {
     Shard shard[kShards];
-    Row row[kHistograms][kHistogramShards];
+    Row row[kHistograms][kShards];
   };
 
   Memory *memory_ = nullptr;
