@@ -200,6 +200,9 @@ class Cache final : private EvictSink, private BackgroundWork {
                  const quire_publish_options &options, quire_publish_result *result) noexcept;
   Status publish_page(uint32_t page, const Key &key, const Namespace &space,
                       const PublishContext &context, uint32_t *tail, bool *found) noexcept;
+  bool begin_pages(const Namespace &space, uint32_t n) noexcept;
+  void end_pages(const Namespace &space, uint32_t n, uint32_t published,
+                 uint32_t duplicate) noexcept;
   PublishContext publish_context(const quire_retention *retention, Stream stream,
                                  uint32_t stream_slot) noexcept;
   void keep_tokens(uint32_t page, const uint32_t *tokens) noexcept;

@@ -49,6 +49,8 @@ class NamespaceTable {
   using Table = PageTable<StdAtomics, SpaceWidths>;
   using Index = PrefixIndex<StdAtomics, IndexTraits, SpaceWidths>;
 
+  static constexpr uint32_t kMostPages = uint32_t{1} << 26;  // of one call
+
   static size_t bytes(uint32_t capacity) noexcept {
     return align_up(Table::bytes(capacity), 128) + align_up(Index::bytes(capacity), 128) +
            FramePool<>::bytes(capacity);
@@ -122,8 +124,15 @@ class NamespaceTable {
   }
   void leave(uint32_t number) noexcept { table_.unpin(number); }
 
-  // Inside it: one more page, one less. add: false at the limit of the counter.
-  bool add_page(uint32_t number) noexcept { return table_.add_child(number); }
+  // Inside it: n more pages, n less. add: false at the limit of the counter. All publishers write
+  // this word: take what a call may need at once, and give back what it did not.
+  bool add_pages(uint32_t number, uint32_t n) noexcept {
+    static_assert(kMostPages <= Meta<SpaceWidths>::kChildrenHalf / 8);
+    return n <= kMostPages && table_.add_child(number, n);
+  }
+  void drop_pages(uint32_t number, uint32_t n) noexcept {
+    if (n != 0) table_.drop_child(number, n);
+  }
   void drop_page(uint32_t number) noexcept { table_.drop_child(number); }
   uint32_t pages(uint32_t number) const noexcept { return table_.view(number).children; }
 

@@ -399,28 +399,28 @@ class PageTable {
 
   // ---- Children -------------------------------------------------------------------------------
 
-  // One more child, or sharer, by a holder of a pin on the page or of a share in it. False, and
-  // nothing changed, at half of the range.
-  bool add_child(uint32_t page) noexcept {
+  // n more children, or sharers, by a holder of a pin on the page or of a share in it. False, and
+  // nothing changed, where they would be more than half of the range. n is at most an eighth of it.
+  bool add_child(uint32_t page, uint32_t n = 1) noexcept {
     // relaxed: the caller's pin or share orders it: no eviction succeeds before that is dropped.
-    const uint64_t m = meta(page).fetch_add(M::kChildUnit, kRelaxed);
-    if (M::children(m) < M::kChildrenHalf) {
+    const uint64_t m = meta(page).fetch_add(M::kChildUnit * n, kRelaxed);
+    if (M::children(m) + n <= M::kChildrenHalf) {
       if (M::leaf(m)) refresh_leaf_hint(page);
       return true;
     }
-    drop_child(page);
+    drop_child(page, n);
     return false;
   }
 
-  // One less; returns how many are left. For a child: after the index erased it, and after its
+  // n less; returns how many are left. For a child: after the index erased it, and after its
   // stamp was handed up.
-  uint32_t drop_child(uint32_t page) noexcept {
+  uint32_t drop_child(uint32_t page, uint32_t n = 1) noexcept {
     // release: pairs with the acquire in begin_evict(): the child goes before its parent, so
     // presence is monotone along a chain, and the parent has the child's stamp.
-    const uint64_t m = meta(page).fetch_sub(M::kChildUnit, kRelease);
-    assert(M::children(m) != 0);
-    if (M::leaf(m - M::kChildUnit)) refresh_leaf_hint(page);
-    return M::children(m) - 1;
+    const uint64_t m = meta(page).fetch_sub(M::kChildUnit * n, kRelease);
+    assert(M::children(m) >= n);
+    if (M::leaf(m - M::kChildUnit * n)) refresh_leaf_hint(page);
+    return M::children(m) - n;
   }
 
   // ---- Age and class --------------------------------------------------------------------------

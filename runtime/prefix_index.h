@@ -155,6 +155,9 @@ class PrefixIndex {
 
   // Before an insert, a find or a match of this key, as early as it is known.
   void prefetch(const Key &key) const noexcept { quire::prefetch(&bin_of(key)); }
+  void prefetch_for_insert(const Key &key) const noexcept {
+    quire::prefetch_for_write(&bin_of(key));
+  }
 
   // ---- One key --------------------------------------------------------------------------------
 

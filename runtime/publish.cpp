@@ -5,7 +5,8 @@
 //   1. the tail is alive, else stop (nothing can be found below a dead page)
 //   2. the page's descriptor is filled: parent, depth, namespace and its generation, expiry =
 //      min(asked, parent's), writer and epoch of readiness, stamp = now
-//   3. children(parent) + 1, pages(namespace) + 1; a counter at its limit stops the publish
+//   3. children(parent) + 1; a counter at its limit stops the publish. pages(namespace) is raised
+//      once a call, by all that may come, and lowered by what did not
 //   4. insert: ours becomes visible with one pin (ours), or the canonical page of this key is
 //      pinned for us
 //   5. the pin on the old tail is dropped, the new page is the tail
@@ -18,6 +19,12 @@
 #include "runtime/cache.h"
 
 namespace quire {
+namespace {
+
+// An insert's bin is asked for so many pages before its turn.
+constexpr uint32_t kBinsAhead = 8;
+
+}  // namespace
 
 Status Cache::check_retention(const quire_retention *retention, bool absolute_allowed) noexcept {
   if (retention == nullptr) return Status::kOk;
@@ -93,7 +100,7 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
   }
   if (parent != kNoIndex && !ready_above(parent, page)) {
     d.flags.fetch_or(kPageBehind, std::memory_order_relaxed);
-  } else {
+  } else if ((d.flags.load(std::memory_order_relaxed) & kPageBehind) != 0) {
     d.flags.fetch_and(static_cast<uint16_t>(~kPageBehind), std::memory_order_relaxed);
   }
   pages.set_stamp(page, static_cast<uint32_t>(context.epoch));
@@ -136,7 +143,8 @@ bool Cache::may_follow(uint32_t page, uint32_t ours, uint32_t parent,
 }
 
 // One step: page `page` with `key` behind `*tail`. kOk: *tail moved on, *found tells a page of
-// somebody else. kAgain (no error text): cannot be indexed, nothing has changed.
+// somebody else. kAgain (no error text): cannot be indexed, nothing has changed. The caller has
+// counted the page in its namespace (begin_pages) and tells what became of it (end_pages).
 Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space,
                            const PublishContext &context, uint32_t *tail, bool *found) noexcept {
   Tables &t = *tables_;
@@ -145,10 +153,6 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   if (parent != kNoIndex && !alive(parent)) return Status::kAgain;
   const uint64_t links = t.pages[page].expiry_ms.load(std::memory_order_relaxed);
   if (parent != kNoIndex && !t.pages.add_child(parent)) return Status::kAgain;
-  if (!t.spaces.add_page(space.number)) {
-    if (parent != kNoIndex) t.pages.drop_child(parent);
-    return Status::kAgain;
-  }
   // From here on the descriptor's expiry word means an expiry, and its lease word an idle TTL; the
   // lease's list lets go of the page.
   const uint32_t lease = t.pages[page].lease.load(std::memory_order_relaxed);
@@ -158,7 +162,6 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   describe_page(page, parent, space, context);
   const Insert result = t.index.insert(key, page, alive);
   if (result.status == Insert::kInserted) {
-    t.stats.add(Counter::pages_published_total);
     emit_page(QUIRE_EVENT_STORED, page, 0);
   } else {
     t.pages[page].expiry_ms.store(links, std::memory_order_relaxed);
@@ -167,19 +170,32 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
     t.pages[page].key_lo.store(copied, std::memory_order_relaxed);   // see note_copy()
     t.pages[page].lease.store(kNoIndex, std::memory_order_relaxed);  // it held an idle TTL
     if (lease != kNoIndex) link_first(lease, page);
-    t.spaces.drop_page(space.number);
     if (parent != kNoIndex) t.pages.drop_child(parent);
     if (result.status != Insert::kFound) return Status::kAgain;
     if (!may_follow(result.page, page, parent, context)) {
       t.pages.unpin(result.page);  // no touch: nothing was read under this pin
       return Status::kAgain;
     }
-    t.stats.add(Counter::pages_duplicate_total);
   }
   *found = result.status == Insert::kFound;
   *tail = result.page;
   if (parent != kNoIndex) drop_pin(parent);
   return Status::kOk;
+}
+
+// Before n calls of publish_page(): counts their pages in the namespace, which all publishers of a
+// model share, once. False: it has no room for so many.
+bool Cache::begin_pages(const Namespace &space, uint32_t n) noexcept {
+  return tables_->spaces.add_pages(space.number, n);
+}
+
+// After them: of n pages, `published` stand in the chain, `duplicate` of them somebody else's.
+void Cache::end_pages(const Namespace &space, uint32_t n, uint32_t published,
+                      uint32_t duplicate) noexcept {
+  const uint32_t inserted = published - duplicate;
+  tables_->spaces.drop_pages(space.number, n - inserted);
+  if (inserted != 0) tables_->stats.add(Counter::pages_published_total, inserted);
+  if (duplicate != 0) tables_->stats.add(Counter::pages_duplicate_total, duplicate);
 }
 
 // The private pages that a publish is asked for: valid, of one lease or none, not lossy, claimed.
@@ -273,13 +289,20 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
   if (status == Status::kOk && space.number != kNoIndex) {
     const PublishContext context = publish_context(options.retention, options.stream, stream_slot);
     uint32_t tail = slot.tail.load(std::memory_order_relaxed);
-    for (uint32_t i = length; i < prefix.n; ++i) {
+    const Key *const keys = to_keys(prefix.keys);
+    for (uint32_t i = length; i < std::min(length + kBinsAhead, prefix.n); ++i) {
+      tables_->index.prefetch_for_insert(keys[i]);
+    }
+    const uint32_t asked = prefix.n - length;
+    const bool counted = begin_pages(space, asked);
+    if (!counted) tables_->stats.add(Counter::pages_unindexed_total, asked);
+    for (uint32_t i = length; counted && i < prefix.n; ++i) {
+      if (i + kBinsAhead < prefix.n) tables_->index.prefetch_for_insert(keys[i + kBinsAhead]);
       const auto page = static_cast<uint32_t>(pages[i]);
       bool found = false;
       if (tables_->tokens != nullptr)
         keep_tokens(page, prefix.tokens + size_t{i} * config_.page_tokens());
-      if (publish_page(page, to_key(prefix.keys[i]), space, context, &tail, &found) !=
-          Status::kOk) {
+      if (publish_page(page, keys[i], space, context, &tail, &found) != Status::kOk) {
         tables_->stats.add(Counter::pages_unindexed_total, prefix.n - i);
         break;
       }
@@ -295,6 +318,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
       pages[i] = page_handle(tail);
       ++replaced;
     }
+    if (counted) end_pages(space, asked, published, duplicate);
     tables_->stats.record(Histogram::publish_pages, published);
     slot.tail.store(tail, std::memory_order_relaxed);
     slot.pages.store(length + published, std::memory_order_relaxed);

@@ -332,6 +332,13 @@ void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last
     s.publishes = false;
     return;
   }
+  if (!c.begin_pages(space, last - first)) {
+    c.tables().stats.add(Counter::pages_unindexed_total, last - first);
+    c.tables().spaces.leave(space.number);
+    s.publishes = false;
+    return;
+  }
+  uint32_t published = 0, duplicate = 0;
   PublishContext context =
       c.publish_context(s.retains ? &s.retention : nullptr, stream, stream_slot);
   context.reads = true;
@@ -350,12 +357,15 @@ void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last
       break;
     }
     s.chain = i + 1;
+    ++published;
     if (!found) continue;
+    ++duplicate;
     drop_share(page);
     s.pages[i] = tail;
   }
   slot.tail.store(tail, std::memory_order_relaxed);
   slot.pages.store(s.chain, std::memory_order_relaxed);
+  c.end_pages(space, last - first, published, duplicate);
   c.tables().spaces.leave(space.number);
 }
 

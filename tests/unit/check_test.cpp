@@ -108,7 +108,7 @@ BOOST_FIXTURE_TEST_CASE(counters_that_do_not_add_up_are_found, Fixture) {
   tables.pages[parent].meta.fetch_sub(M::kChildUnit);
   violated("children");
   tables.pages[parent].meta.fetch_add(M::kChildUnit);
-  tables.spaces.add_page(d.space.load());
+  tables.spaces.add_pages(d.space.load(), 1);
   violated("namespace");
   tables.spaces.drop_page(d.space.load());
   with(slot(0).pages, 3u, "does not end a chain");
