@@ -84,7 +84,12 @@ class FilledCache {
       QUIRE_INIT(&options);
       options.flags = QUIRE_ALLOC_SEALED;
       options.lease = lease;
-      check(quire_alloc(cache_, n - hit.pages, &options, pages + hit.pages), "quire_alloc");
+      // Others may take what was evicted for us: then it is our turn again.
+      quire_status status;
+      while ((status = quire_alloc(cache_, n - hit.pages, &options, pages + hit.pages)) ==
+             QUIRE_E_AGAIN)
+        check(quire_step(cache_), "quire_step");
+      check(status, "quire_alloc");
       quire_publish_result result;
       QUIRE_INIT(&result);
       check(quire_publish(cache_, lease, &p, pages, nullptr, &result), "quire_publish");

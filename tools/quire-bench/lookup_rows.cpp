@@ -65,81 +65,72 @@ void peer_chains(Peer &peer, const FilledCache &cache, const std::vector<uint32_
   }
 }
 
-// One pass over all chains on n threads, `passes` times: ns per page of wall time, times threads,
-// so that perfect scaling gives the figure of one thread.
+// One pass over all chains, `passes` times: ns of processor time a page.
 template <class Body>
-double pass_ns(const FilledCache &cache, unsigned threads, uint32_t passes, const Body &body) {
-  const uint32_t share = cache.chains() / threads;
-  const double ns = run_threads(threads, [&](unsigned t) {
-    for (uint32_t pass = 0; pass < passes; ++pass) body(size_t{t} * share, size_t{t + 1} * share);
-  });
-  return ns / (static_cast<double>(passes) * share * cache.length());
+double pass_ns(const FilledCache &cache, uint32_t passes, const Body &body) {
+  const CpuStopwatch watch;
+  for (uint32_t pass = 0; pass < passes; ++pass) body();
+  return watch.ns() / (static_cast<double>(passes) * cache.chains() * cache.length());
 }
 
-Row chains_row(const Context &context, uint32_t pages, unsigned threads, double bound,
-               bool aged = false) {
-  const FilledCache cache(pages, pages / kChain, kChain, context.seed, aged);
-  const std::vector<uint32_t> order = shuffled(cache.chains(), context.seed + 1);
-  const uint32_t passes = std::max(1u, (1u << 19) / pages);
-  TbbPins tbb_pins(pages);
-  fill_peer(tbb_pins, cache);
-  const auto contender = [&](const char *name, auto body) {
-    return Contender{name, [&, body, passes] { return pass_ns(cache, threads, passes, body); }};
-  };
-  std::vector<Contender> contenders;
-  contenders.push_back(contender(
-      "quire", [&](size_t begin, size_t end) { acquire_chains(cache, order, begin, end, false); }));
-  contenders.push_back(contender("with block table", [&](size_t begin, size_t end) {
-    acquire_chains(cache, order, begin, end, true);
-  }));
-  contenders.push_back(contender(
-      "tbb", [&](size_t begin, size_t end) { peer_chains(tbb_pins, cache, order, begin, end); }));
-#ifdef QUIRE_BENCH_HAVE_ROCKSDB
-  ClockCache clock_cache(pages);
-  fill_peer(clock_cache, cache);
-  contenders.push_back(contender("rocksdb", [&](size_t begin, size_t end) {
-    peer_chains(clock_cache, cache, order, begin, end);
-  }));
-#endif
-  const std::vector<Measure> m = interleave(context, contenders);
+Row chains_row(uint32_t pages, bool aged, const Measure &ours, const Measure &with_table,
+               const std::vector<Peer> &peers) {
   Row row;
-  row.name = size_name(pages) + (aged ? " pages in any order" : " pages") + ", chains of 128, " +
-             std::to_string(threads) + (threads == 1 ? " thread" : " threads");
+  row.name = size_name(pages) + (aged ? " pages in any order" : " pages") + ", chains of 128";
   row.unit = "ns/page";
-  row.goal = bound > 0 ? at_most(bound) : report_lower();
-  row.value = m[0];
-  row.peers.push_back(Peer{"tbb::concurrent_hash_map + count", m[2], 4});
-#ifdef QUIRE_BENCH_HAVE_ROCKSDB
-  row.peers.push_back(Peer{"rocksdb HyperClockCache", m[3], 8});
-#else
-  row.peers.push_back(not_installed("rocksdb HyperClockCache", 8));
-#endif
-  row.peers.push_back(Peer{"quire, with quire_frames too", m[1]});
+  row.goal = pages <= 1u << 17 ? at_most(15) : pages <= 1u << 20 ? at_most(30) : report_lower();
+  row.value = ours;
+  row.peers = peers;
+  row.peers.push_back(Peer{"quire, with quire_frames too", with_table});
   row.pages = pages;
-  row.threads = threads;
+  row.threads = 1;
   if (aged) row.note = "every page of a chain is any page of the cache";
-  if (threads > 1)
-    row.note =
-        "wall time a page times threads: the same figure as on one thread is perfect scaling";
   return row;
 }
 
-double chains_bound(uint32_t pages) {
-  return pages <= 1u << 17 ? 15 : pages <= 1u << 20 ? 30 : 0;
+void chains_at(const Context &context, uint32_t pages, std::vector<Row> *rows) {
+  const FilledCache young(pages, pages / kChain, kChain, context.seed);
+  const FilledCache aged(pages, pages / kChain, kChain, context.seed, true);  // the same keys
+  const std::vector<uint32_t> order = shuffled(young.chains(), context.seed + 1);
+  const uint32_t passes = std::max(1u, (1u << 19) / pages);
+  TbbPins tbb_pins(pages);
+  fill_peer(tbb_pins, young);
+  std::vector<Contender> contenders;
+  for (const FilledCache *cache : {&young, &aged})
+    for (const bool table : {false, true})
+      contenders.push_back(Contender{"quire", [&order, cache, table, passes] {
+                                       return pass_ns(*cache, passes, [&] {
+                                         acquire_chains(*cache, order, 0, order.size(), table);
+                                       });
+                                     }});
+  contenders.push_back(Contender{"tbb", [&] {
+                                   return pass_ns(young, passes, [&] {
+                                     peer_chains(tbb_pins, young, order, 0, order.size());
+                                   });
+                                 }});
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+  ClockCache clock_cache(pages);
+  fill_peer(clock_cache, young);
+  contenders.push_back(Contender{"rocksdb", [&] {
+                                   return pass_ns(young, passes, [&] {
+                                     peer_chains(clock_cache, young, order, 0, order.size());
+                                   });
+                                 }});
+#endif
+  const std::vector<Measure> m = interleave(context, contenders);
+  std::vector<Peer> peers = {Peer{"tbb::concurrent_hash_map + count", m[4], 4}};
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+  peers.push_back(Peer{"rocksdb HyperClockCache", m[5], 8});
+#else
+  peers.push_back(not_installed("rocksdb HyperClockCache", 8));
+#endif
+  rows->push_back(chains_row(pages, false, m[0], m[1], peers));
+  rows->push_back(chains_row(pages, true, m[2], m[3], peers));
 }
 
 std::vector<Row> chains(const Context &context) {
   std::vector<Row> rows;
-  for (const uint32_t pages : page_sweep(context))
-    for (const bool aged : {false, true})
-      rows.push_back(chains_row(context, pages, 1, chains_bound(pages), aged));
-  return rows;
-}
-
-std::vector<Row> chains_threads(const Context &context) {
-  std::vector<Row> rows;
-  for (const uint32_t pages : page_sweep(context))
-    rows.push_back(chains_row(context, pages, std::max(2u, context.threads), 0));
+  for (const uint32_t pages : page_sweep(context)) chains_at(context, pages, &rows);
   return rows;
 }
 
@@ -265,7 +256,6 @@ std::vector<Row> memory(const Context &context) {
 
 QUIRE_BENCHMARK("lookup/chains", "acquire + gather + release of cached chains (processor time)",
                 chains);
-QUIRE_BENCHMARK("lookup/chains-threads", "the same on several threads", chains_threads);
 QUIRE_BENCHMARK("lookup/long-prefix", "acquire + release of an 8,192-page prefix (processor time)",
                 long_prefix);
 QUIRE_BENCHMARK("lookup/match", "how many tokens are cached? (processor time)", match);

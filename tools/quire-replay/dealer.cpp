@@ -2,12 +2,22 @@
 #include "dealer.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 namespace quire::replay {
 namespace {
 
 constexpr uint32_t kNone = UINT32_MAX;
+
+// A pause between two looks.
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
 
 // For each request, the last one before it that used the deepest of its pages seen so far.
 std::vector<uint32_t> predecessors(const Trace &trace) {
@@ -39,58 +49,75 @@ uint64_t Dealer::pages_of(uint32_t request) const {
   return std::min<uint64_t>(r.end - r.begin, capacity_);
 }
 
-bool Dealer::may_begin() const {
-  if (!ordered_ || oldest_ == next_) return true;
-  if (after_[next_] != kNone && after_[next_] >= oldest_) return false;
-  return in_flight_pages_ + pages_of(next_) <= capacity_ / 4;
+// By the one thread whose request is the next to begin.
+bool Dealer::may_begin(uint32_t request) const {
+  const uint32_t oldest = oldest_.load();
+  if (oldest == request) return true;
+  if (after_[request] != kNone && after_[request] >= oldest) return false;
+  return in_flight_pages_.load() + pages_of(request) <= capacity_ / 4;
+}
+
+template <class Condition>
+bool Dealer::wait_until(const Condition &condition) {
+  constexpr int kLooks = 200;
+  for (int look = 0;; ++look) {
+    const uint32_t changes = changes_.load();
+    if (stopped_.load()) return false;
+    if (condition()) return true;
+    if (look < kLooks) {
+      relax();
+    } else {
+      changes_.wait(changes);  // What changed since the look has counted it.
+    }
+  }
+}
+
+void Dealer::changed() {
+  changes_.fetch_add(1);
+  changes_.notify_all();
 }
 
 bool Dealer::take(uint32_t *request) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return stopped_ || next_ == trace_.requests.size() || may_begin(); });
-  if (stopped_ || next_ == trace_.requests.size()) return false;
-  *request = next_++;
-  in_flight_pages_ += pages_of(*request);
+  if (stopped_.load()) return false;
+  *request = next_.fetch_add(1);
+  if (*request >= trace_.requests.size()) return false;
+  if (ordered_) {
+    const auto my_turn = [&] { return begun_.load() == *request && may_begin(*request); };
+    if (!wait_until(my_turn)) return false;
+    in_flight_pages_.fetch_add(pages_of(*request));
+  }
   admitted_(trace_.requests[*request]);
+  if (ordered_) {
+    begun_.store(*request + 1);
+    changed();
+  }
   return true;
 }
 
 void Dealer::begin_turn(uint32_t request) {
-  if (!ordered_) return;
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return stopped_ || turn_ == request; });
+  if (ordered_) wait_until([&] { return turn_.load() == request; });
 }
 
 void Dealer::end_turn(uint32_t request) {
   if (!ordered_) return;
-  {
-    const std::lock_guard lock(mutex_);
-    turn_ = request + 1;
-  }
-  changed_.notify_all();
+  turn_.store(request + 1);
+  changed();
 }
 
 void Dealer::begin_end(uint32_t request) {
-  if (!ordered_) return;
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return stopped_ || oldest_ == request; });
+  if (ordered_) wait_until([&] { return oldest_.load() == request; });
 }
 
 void Dealer::done(uint32_t request) {
-  {
-    const std::lock_guard lock(mutex_);
-    in_flight_pages_ -= pages_of(request);
-    oldest_ = request + 1;  // read only if ordered
-  }
-  changed_.notify_all();
+  if (!ordered_) return;
+  in_flight_pages_.fetch_sub(pages_of(request));
+  oldest_.store(request + 1);
+  changed();
 }
 
 void Dealer::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopped_ = true;
-  }
-  changed_.notify_all();
+  stopped_.store(true);
+  changed();
 }
 
 }  // namespace quire::replay

@@ -20,15 +20,18 @@
 // kUnordered: a request begins whenever a thread is free, and nothing waits for anything. That is a
 // stampede: it shows what the library does under it, not what a policy is worth.
 //
-// Invariants: oldest_ <= turn_ <= next_ when ordered; in_flight_pages_ is the sum over requests
-// dealt and not done. Thread class: any; take, begin_turn and begin_end block.
+// Requests are a microsecond or a few, so a lock and a sleep at each of these points would cost more
+// than what they order: they are counters, each written by the one thread whose turn it is, and who
+// waits looks at them for some microseconds before it sleeps.
+//
+// Invariants when ordered: oldest_ <= turn_ <= begun_ <= next_; in_flight_pages_ is the sum over
+// requests begun and not done. Thread class: any; take, begin_turn and begin_end block.
 #ifndef QUIRE_REPLAY_DEALER_H
 #define QUIRE_REPLAY_DEALER_H
 
-#include <condition_variable>
+#include <atomic>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <vector>
 
 #include "page_tree.h"
@@ -40,8 +43,8 @@ enum class Dealing : uint8_t { kOrdered, kUnordered };
 
 class Dealer {
  public:
-  // Keeps a reference to the trace. admitted is called in the trace's order, before take returns
-  // that request.
+  // Keeps a reference to the trace. admitted is called before take returns that request; if ordered,
+  // in the trace's order, by one thread at a time.
   Dealer(const Trace &trace, uint32_t capacity, unsigned threads, Dealing dealing,
          std::function<void(const Request &)> admitted);
 
@@ -58,21 +61,27 @@ class Dealer {
   void stop();
 
  private:
+  using Count = std::atomic<uint32_t>;
+
   uint64_t pages_of(uint32_t request) const;
-  bool may_begin() const;
+  bool may_begin(uint32_t request) const;
+  // Until condition() holds, or somebody called stop(): then false.
+  template <class Condition>
+  bool wait_until(const Condition &condition);
+  void changed();
 
   const Trace &trace_;
   const uint32_t capacity_;
   const bool ordered_;  // and more than one thread
   const std::function<void(const Request &)> admitted_;
-  std::vector<uint32_t> after_;  // the request that must have ended first, if ordered
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  uint32_t next_ = 0;    // to be dealt
-  uint32_t turn_ = 0;    // whose turn it is
-  uint32_t oldest_ = 0;  // not done, if ordered
-  uint64_t in_flight_pages_ = 0;
-  bool stopped_ = false;
+  std::vector<uint32_t> after_;   // the request that must have ended first, if ordered
+  alignas(64) Count next_{0};     // to be dealt
+  alignas(64) Count begun_{0};    // requests before have begun, if ordered
+  alignas(64) Count turn_{0};     // whose turn it is, if ordered
+  alignas(64) Count oldest_{0};   // not done, if ordered
+  alignas(64) Count changes_{0};  // of any of these; what sleepers wait on
+  std::atomic<uint64_t> in_flight_pages_{0};
+  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace quire::replay

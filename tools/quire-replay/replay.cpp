@@ -57,7 +57,7 @@ class ReplayCache {
     config.epoch_ms = QUIRE_NO_TIMER;
     config.idle_ttl_ms = options.idle_ttl_ms;
     config.clock = [](void *user) {
-      // relaxed: a time orders nothing; the dealer's mutex orders the requests.
+      // relaxed: a time orders nothing; the dealer orders the requests.
       return static_cast<ReplayCache *>(user)->now_.load(std::memory_order_relaxed);
     };
     config.clock_user = this;
@@ -78,9 +78,10 @@ class ReplayCache {
   quire_cache *get() const { return cache_; }
   quire_key root(uint32_t space) const { return roots_[space]; }
 
-  // Called by one thread at a time.
   void advance_to(uint64_t ms) {
-    if (ms > now_.load(std::memory_order_relaxed)) now_.store(ms, std::memory_order_relaxed);
+    uint64_t now = now_.load(std::memory_order_relaxed);
+    while (now < ms && !now_.compare_exchange_weak(now, ms, std::memory_order_relaxed)) {
+    }
   }
 
  private:
