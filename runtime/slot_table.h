@@ -40,8 +40,9 @@
 
 namespace quire {
 
-// Slot has an A::atomic<uint32_t> `word`. Tests use narrower generations.
-template <class Slot, class A = StdAtomics, uint32_t kMask = kGenerationMask>
+// Slot has an A::atomic<uint32_t> `word`. Tests use narrower generations, and let threads share
+// lines for their spares: threads beyond kSpares do, and lose only speed.
+template <class Slot, class A = StdAtomics, uint32_t kMask = kGenerationMask, uint32_t kSpares = 32>
 class SlotTable {
  public:
   static constexpr uint32_t kBusy = 1;
@@ -170,8 +171,6 @@ class SlotTable {
   }
 
  private:
-  // Lines for threads' spares; threads beyond their number share one, and lose only speed.
-  static constexpr uint32_t kSpares = 32;
   struct alignas(kCacheLine) Spare {
     typename A::template atomic<uint32_t> index;  // kNone: there is none
   };

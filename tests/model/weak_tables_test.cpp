@@ -36,7 +36,8 @@ struct WeakSlot {
   Plain<uint32_t> inside{0};  // generation of its owner, times 16, plus verbs so far
 };
 constexpr uint32_t kGenerations = 16;
-using Slots = SlotTable<WeakSlot, WeakAtomics, kGenerations - 1>;
+// All threads have one line for what they gave up last.
+using Slots = SlotTable<WeakSlot, WeakAtomics, kGenerations - 1, 1>;
 
 struct SlotWorld {
   // The first life of each slot has that generation.
@@ -116,6 +117,41 @@ void closers_and_opener(Scheduler &s) {
   s.run();
   require(closed <= 1, "closed twice");  // Each may have found the other one inside.
   world.check_at_rest(1 - closed + opened);
+}
+
+// What two give up at once is there for two others: neither lost on the line that they share nor
+// given to both.
+void closers_and_openers(Scheduler &s) {
+  SlotWorld world(2, 3);
+  Handle handle[2];
+  for (auto &h : handle) require(world.open(&h), "no slot");
+  for (auto &h : handle) {
+    s.spawn([&] { require(world.use(h, true) == Status::kOk, "a slot of its own was refused"); });
+  }
+  uint32_t opened = 0;
+  s.spawn([&] {
+    Handle next;
+    opened += world.open(&next);
+  });
+  s.run();
+  world.check_at_rest(opened);
+}
+
+// One idle slot, beside the pool, and two who want it.
+void openers(Scheduler &s) {
+  SlotWorld world(1, 3);
+  Handle handle;
+  require(world.open(&handle) && world.use(handle, true) == Status::kOk, "no slot");
+  uint32_t opened = 0;
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&] {
+      Handle next;
+      opened += world.open(&next);
+    });
+  }
+  s.run();
+  require(opened == 1, "one slot was not given to one");
+  world.check_at_rest(1);
 }
 
 // Whoever sees a live slot sees what its opener filled in before it left.
@@ -203,6 +239,8 @@ std::vector<ModelCase> cases() {
   return {
       {"verbs of one slot", {2, 2}, verbs_of_one_slot},
       {"closers and an opener", {2, 2}, closers_and_opener},
+      {"closers and openers", {2, 2}, closers_and_openers},
+      {"openers", {2, 2}, openers},
       {"a looker", {3, 3}, looker},
       {"a push and a poll", {3, 3}, [](Scheduler &s) { pushes_and_polls(s, 1, 1, 3); }},
       {"two pushes and a poll", {2, 2}, [](Scheduler &s) { pushes_and_polls(s, 2, 1, 2); }},
