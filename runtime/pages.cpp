@@ -99,8 +99,10 @@ void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t inde
   const bool direct = config_.has_open && c == FrameClass::kSealed;
   const uint16_t flags = c == FrameClass::kOpen ? kPageOpen : direct ? kPageSealed : 0;
   // Whatever a late claimer with a stale handle adds to this word it takes back itself.
+  // The flags of its last life are often those of the next.
   const uint16_t old = d.flags.load(std::memory_order_relaxed);
-  d.flags.fetch_xor(static_cast<uint16_t>((old ^ flags) & ~kPageBusy), std::memory_order_release);
+  const auto other = static_cast<uint16_t>((old ^ flags) & ~kPageBusy);
+  if (other != 0) d.flags.fetch_xor(other, std::memory_order_release);
   // Headers of open and of plain pages never change; those of the others come with each page's
   // scales.
   std::atomic<uint8_t> &frame_flags = frame_class(c).flags[frame];
