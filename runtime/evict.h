@@ -39,6 +39,7 @@ inline constexpr uint32_t kEvictReasons = 5;
 struct EvictBatch {
   static constexpr uint32_t kMost = 64;
   uint32_t n = 0;
+  bool counted = false;  // as one that is inside an eviction (BasicReclaimer::running())
   uint32_t page[kMost];
   uint32_t frame[kMost];
   uint32_t stamp[kMost];  // r

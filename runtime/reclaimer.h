@@ -124,8 +124,9 @@ class BasicReclaimer {
   // dropped a page's last child, and before it wrote the hint, hides that page from scans. Costs a
   // line a page.
   uint32_t reclaim_closely(uint32_t n) noexcept { return reclaim_window(n, false); }
-  // Calls that are inside an eviction, or about to be.
-  // acquire: pairs with the end of a call: who does not see it inside sees what it gave back.
+  // Threads that evict something or hold victims that they have not given back. Those that only
+  // look for some do not count: many that find a cache all pinned would take each other for
+  // evictors. acquire: pairs with give_back(): who does not see it there sees what it gave back.
   uint32_t running() const noexcept { return running_.load(kAcquire); }
   // Pages evicted and given back, ever.
   uint64_t evicted() const noexcept { return given_back_.load(kAcquire); }

@@ -312,6 +312,11 @@ QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, EvictBatch *batc
   const PageView view = parts_.pages.view(page);
   *exposed = kNone;
   if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) return false;
+  if (!batch->counted) {
+    // acq_rel: before the page changes: who finds it gone finds us.
+    running_.fetch_add(1, kAcqRel);
+    batch->counted = true;
+  }
   if (!evict_page<Orders>(parts_.pages, parts_.index, page, view.generation, reason, *parts_.sink,
                           *batch, exposed)) {
     return false;
@@ -321,7 +326,7 @@ QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, EvictBatch *batc
 }
 
 QUIRE_RECLAIMER(void)::give_back(EvictBatch *batch) noexcept {
-  if (batch->n == 0) return;
+  if (!batch->counted) return;
   uint32_t of_reason[kEvictReasons] = {};
   for (uint32_t i = 0; i < batch->n; ++i) ++of_reason[static_cast<uint32_t>(batch->reason[i])];
   const uint32_t n = batch->n;
@@ -331,6 +336,8 @@ QUIRE_RECLAIMER(void)::give_back(EvictBatch *batch) noexcept {
   }
   // release: pairs with evicted(): who sees the count finds them given back.
   given_back_.fetch_add(n, kRelease);
+  batch->counted = false;
+  running_.fetch_sub(1, kRelease);
 }
 
 QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
@@ -371,10 +378,8 @@ QUIRE_RECLAIMER(uint32_t)::reclaim(uint32_t n) noexcept {
     helped_.fetch_add(1, kRelaxed);
     return reclaim_window(n, true);
   }
-  running_.fetch_add(1, kAcqRel);
   const uint32_t done = reclaim_owned(n);
   const bool starved = starved_;
-  running_.fetch_sub(1, kRelease);
   disown();
   // Without memory for a queue, as one who has none.
   return done == n || !starved ? done : done + reclaim_window(n - done, true);
@@ -426,7 +431,6 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_window(uint32_t n, bool by_hint) noexcept {
   PolicyTable table;
   if (!policy_.copy(parts_.clock, &table)) table = PolicyTable::lru();
   const uint32_t windows = (parts_.pages.capacity() + kWindow - 1) / kWindow;
-  running_.fetch_add(1, kAcqRel);
   EvictBatch batch;
   uint32_t done = 0;
   // Each from a place of its own: two that draw their windows in turn would each see some only.
@@ -442,7 +446,6 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_window(uint32_t n, bool by_hint) noexcept {
     if (got < kPicks) window = window + 1 == windows ? 0 : window + 1;
   }
   give_back(&batch);
-  running_.fetch_sub(1, kRelease);
   return done;
 }
 
@@ -530,7 +533,6 @@ QUIRE_RECLAIMER(ExpireResult)::expire(uint64_t now_ms) noexcept {
   pass.now = parts_.clock.now();
   // With the queue, so that parents which become leaves enter it; without, a later scan has them.
   pass.owned = try_own();
-  running_.fetch_add(1, kAcqRel);
   if (pass.owned) begin_call();
   const uint8_t wanted = pass.dead ? 0xff : kTagIdle | kTagExpires;
   for_leaves(0, parts_.pages.capacity(), [&](uint32_t page, uint8_t tag) {
@@ -538,7 +540,6 @@ QUIRE_RECLAIMER(ExpireResult)::expire(uint64_t now_ms) noexcept {
   });
   scanned_.fetch_add(parts_.pages.capacity(), kRelaxed);
   give_back(&pass.batch);
-  running_.fetch_sub(1, kRelease);
   if (pass.owned) disown();
   if (pass.result.next_ms != UINT64_MAX) note_ttl(pass.result.next_ms);
   return pass.result;
