@@ -11,6 +11,9 @@
 //      record: kOk (all of that work is done and its writes are visible to the caller), kAgain (not
 //      yet), or an error. It may say kAgain when the work is done, never kOk before. An event that
 //      was never recorded is done.
+//      What is given to one stream, and records on it, are in one order, as if by a lock: the later
+//      of two calls sees what was done before the earlier one. The epochs of reuse lean on it: a
+//      thread that launches behind a record reads an epoch behind the one that it marks.
 //   3. stream_wait_event(s, e): what s is given later starts after the work that e's latest record
 //      at the time of this call had marked. A later record of e does not change that.
 //   4. copy, zero and launch run in the caller, before they return, when the stream is nullptr;

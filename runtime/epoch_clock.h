@@ -13,9 +13,9 @@
 //
 //   step                   atomic                              order    partner
 //   enter: read            load clock                          acquire  retire_epoch()'s add
-//   enter: take a slot     CAS slot, 0 -> e                    acq_rel  min_guard()'s add
+//   enter: take a slot     CAS slot, 0 -> e                    acquire  min_guard()'s add
 //   leave                  store slot = 0                      release  min_guard()'s add
-//   retire_epoch           add 0 to the clock                  acq_rel  enter's read
+//   retire_epoch           add 0 to the clock                  release  enter's read
 //   advance                add 1 to the clock                  acq_rel  (carries the chain on)
 //   min_guard              add 0 to each slot                  acq_rel  enter's CAS, leave's store
 //
@@ -121,7 +121,7 @@ class EpochClock {
   uint64_t advance() noexcept { return header_->now.fetch_add(1, kAcqRel); }
 
   // The epoch in which something is retired that was unlinked before: see the header comment.
-  uint64_t retire_epoch() noexcept { return header_->now.fetch_add(0, kAcqRel); }
+  uint64_t retire_epoch() noexcept { return header_->now.fetch_add(0, kRelease); }
 
   // A stamp of the last 2^31 epochs, made whole.
   uint64_t widen(uint32_t stamp) const noexcept { return widen_epoch(now(), stamp); }
@@ -142,8 +142,8 @@ class EpochClock {
         // acquire: as good as our own raise, where another guard's made it unnecessary. Looked at
         // again after the raise: one that finds the bound raised already has acquired nothing.
         while (at >= header_->used.load(kAcquire)) raise_to(header_->used, at + 1, kAcqRel);
-        // acq_rel: pairs with min_guard()'s add, in either order.
-        if (slot.epoch.compare_exchange_strong(free, epoch, kAcqRel, kRelaxed)) {
+        // acquire: pairs with min_guard()'s add, if that came first; else it has read our epoch.
+        if (slot.epoch.compare_exchange_strong(free, epoch, kAcquire, kRelaxed)) {
           slot.thread.store(thread, kRelaxed);
           return at;
         }
@@ -161,7 +161,7 @@ class EpochClock {
   uint64_t min_guard() noexcept {
     uint64_t least = UINT64_MAX;
     // An add, not a load: a guard that raises `used` later also sees our unlink.
-    const uint32_t used = header_->used.fetch_add(0, kAcqRel);
+    const uint32_t used = header_->used.fetch_add(0, kRelease);
     for (uint32_t i = 0; i < used; ++i) {
       const uint64_t epoch = slot_[i].epoch.fetch_add(0, kAcqRel);
       if (epoch != 0 && epoch < least) least = epoch;

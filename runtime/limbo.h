@@ -11,7 +11,7 @@
 //   count         frames in here, or on their way in or out
 //
 //   step                        atomic                   order    partner
-//   push: announce              add count                acq_rel  drain's look at count
+//   push: announce              add count                acquire  drain's look at count
 //   push: link                  CAS stack                acq_rel  drain's exchange of that stack
 //   push: look again            load passed              acquire  drain's raise of passed
 //   drain: raise                CAS passed               acq_rel  push's second look
@@ -126,7 +126,8 @@ class Limbo {
   // The same, for what has not passed, as far as the caller knows.
   template <class Free>
   void push(uint32_t frame, uint64_t r, Free &&free) noexcept {
-    header_->count.fetch_add(1, kAcqRel);
+    // acquire: pairs with drain's add: whoever was not counted there sees the raise before it.
+    header_->count.fetch_add(1, kAcquire);
     const uint32_t stack = link(frame, r);
     // What a drain learned while we linked; see "Nothing is stranded".
     if (r <= header_->passed.load(kAcquire)) sweep(stack, free);
@@ -137,7 +138,7 @@ class Limbo {
   uint32_t drain(uint64_t passed, Free &&free) noexcept {
     raise_to(header_->passed, passed, kAcqRel);
     // An add, not a load: a push that is not seen here has seen the raise.
-    if (header_->count.fetch_add(0, kAcqRel) == 0) return 0;
+    if (header_->count.fetch_add(0, kRelease) == 0) return 0;
     passed = header_->passed.load(kAcquire);
     uint64_t from = header_->drained.load(kAcquire);
     if (from >= passed) return 0;
@@ -179,7 +180,8 @@ class Limbo {
       // As after a push: a drain may have found the stack empty while we held it.
       if (least_back <= header_->passed.load(kAcquire)) sweep(stack, free);
     }
-    if (got != 0) header_->count.fetch_sub(got, kAcqRel);
+    // relaxed: a read-modify-write, so it carries on what a drain released on the word.
+    if (got != 0) header_->count.fetch_sub(got, kRelaxed);
     return got;
   }
 
@@ -203,6 +205,7 @@ class Limbo {
  private:
   static constexpr std::memory_order kRelaxed = std::memory_order_relaxed;
   static constexpr std::memory_order kAcquire = std::memory_order_acquire;
+  static constexpr std::memory_order kRelease = std::memory_order_release;
   static constexpr std::memory_order kAcqRel = std::memory_order_acq_rel;
   static constexpr size_t kBatch = 64;
 
@@ -270,8 +273,8 @@ class Limbo {
   uint32_t give(const uint32_t *batch, size_t *n, Free &free) noexcept {
     const auto freed = static_cast<uint32_t>(*n);
     free(batch, *n);
-    // After the frames are free: count never says less than what is in here.
-    header_->count.fetch_sub(freed, kAcqRel);
+    // After the frames are free: count never says less than what is in here. relaxed: as in take().
+    header_->count.fetch_sub(freed, kRelaxed);
     *n = 0;
     return freed;
   }

@@ -28,9 +28,9 @@
 // nothing and so does not pass. The timer's step records on background streams only.
 //
 //   transition                   atomic                                       order    partner
-//   add: kFree -> kAdding        CAS state                                    acq_rel  finish of removal
+//   add: kFree -> kAdding        CAS state                                    acquire  finish of removal
 //   add: passed = e, -> kActive  stores, after clock.advance()                release  min_passed()
-//   claim of a slot              CAS claim 0 -> 1; a loser skips the slot     acq_rel  its release
+//   claim of a slot              CAS claim 0 -> 1; a loser skips the slot     acquire  its release
 //   record, then tag             store tag                                    release  wait_for()
 //   poll: query ok, passed = tag CAS to the maximum                           release  min_passed()
 //   remove: -> kRemoving         store state, under the claim, after the last event was recorded
@@ -211,7 +211,7 @@ class StreamTable {
   bool try_claim(Slot &slot) noexcept {
     uint32_t free = 0;
     // acquire: pairs with the release below; strong, so that a failure means another thread.
-    return slot.claim.compare_exchange_strong(free, 1, kAcqRel, kRelaxed);
+    return slot.claim.compare_exchange_strong(free, 1, kAcquire, kRelaxed);
   }
   void unclaim(Slot &slot) noexcept { slot.claim.store(0, kRelease); }
 

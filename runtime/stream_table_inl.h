@@ -48,7 +48,7 @@ Status StreamTable<A, O>::take_slot(Stream stream, uint32_t *out) noexcept {
     uint32_t free = kFree;
     if (slot_[i].state.load(kRelaxed) != kFree) continue;
     raise_to(header_->used, i + 1, kAcqRel);
-    if (slot_[i].state.compare_exchange_strong(free, kAdding, kAcqRel, kRelaxed)) mine = i;
+    if (slot_[i].state.compare_exchange_strong(free, kAdding, kAcquire, kRelaxed)) mine = i;
   }
   if (mine == kNone && (find(stream) != kNone)) {
     return set_error(Status::kInvalid, "stream %p is registered", stream);
@@ -56,10 +56,11 @@ Status StreamTable<A, O>::take_slot(Stream stream, uint32_t *out) noexcept {
   if (mine == kNone) {
     return set_error(Status::kNomem, "all %u streams are registered (max_streams)", capacity_);
   }
-  // Exchanges and adds: of two threads that add one handle, the later one here sees the earlier's.
-  slot_[mine].stream.exchange(word_of(stream), std::memory_order_seq_cst);
+  // Exchanges and adds, no loads: of two threads that add one handle, one's add comes before the
+  // other's exchange of that slot; the exchange has read it, and so that thread sees the first one's.
+  slot_[mine].stream.exchange(word_of(stream), kAcqRel);
   for (uint32_t i = 0; i < used(); ++i) {
-    if (i == mine || slot_[i].stream.fetch_add(0, std::memory_order_seq_cst) != word_of(stream)) {
+    if (i == mine || slot_[i].stream.fetch_add(0, kAcqRel) != word_of(stream)) {
       continue;
     }
     const uint32_t state = slot_[i].state.load(kAcquire);

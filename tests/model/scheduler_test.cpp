@@ -4,7 +4,9 @@
 #define BOOST_TEST_DYN_LINK
 #include "tests/support/scheduler.h"
 
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
+#include <utility>
 #include <vector>
 
 #include "tests/support/linearizability.h"
@@ -120,4 +122,28 @@ BOOST_AUTO_TEST_CASE(histories_are_judged_by_real_time_and_by_value) {
   BOOST_TEST(!linearizable(History{{1, 2, true, 1}, {3, 4, false, 0}}, zero));
   // New, then old, is no order.
   BOOST_TEST(!linearizable(History{{1, 9, true, 1}, {2, 3, false, 1}, {4, 5, false, 0}}, zero));
+}
+
+// Orders that no real time gives, only what happened before: as over a weak memory.
+BOOST_AUTO_TEST_CASE(histories_are_judged_by_what_happened_before_where_there_is_no_common_clock) {
+  using History = std::vector<RegisterOp>;
+  const auto judge = [](const History &history, std::vector<std::pair<size_t, size_t>> before) {
+    return linearizable_by(history, Register{}, [&](const RegisterOp &a, const RegisterOp &b) {
+      const auto i = static_cast<size_t>(&a - history.data());
+      const auto k = static_cast<size_t>(&b - history.data());
+      return std::find(before.begin(), before.end(), std::pair(i, k)) != before.end();
+    });
+  };
+  // A stale read is in order as long as the write did not happen before it.
+  const History stale = {{1, 2, true, 1}, {3, 4, false, 0}};
+  BOOST_TEST(judge(stale, {}));
+  BOOST_TEST(!judge(stale, {{0, 1}}));
+  // Two readers that disagree on the order of two writes.
+  const History crossed = {{0, 0, true, 1},  {0, 0, true, 2},  {0, 0, false, 1},
+                           {0, 0, false, 2}, {0, 0, false, 2}, {0, 0, false, 1}};
+  BOOST_TEST(judge(crossed, {{2, 3}}));
+  BOOST_TEST(!judge(crossed, {{2, 3}, {4, 5}}));
+  // A value that nobody wrote; a read that is over before the write it saw.
+  BOOST_TEST(!judge(History{{0, 0, true, 1}, {0, 0, false, 7}}, {}));
+  BOOST_TEST(!judge(History{{0, 0, true, 1}, {0, 0, false, 1}}, {{1, 0}}));
 }

@@ -210,7 +210,7 @@ inline CampaignResult campaign(const std::vector<ModelCase> &cases,
   }
   const char *only = std::getenv("QUIRE_MUTANT");
   if (only != nullptr) all = true;
-  constexpr detail::Effort kAll{20000, 40000, 60}, kLittle{2000, 2000, 20};
+  constexpr detail::Effort kAll{10000, 30000, 40}, kLittle{2000, 2000, 20};
   const detail::Effort effort = all ? kAll : kLittle;
   Mutator::get().record(true);
   for (const ModelCase &one : cases) {
@@ -238,8 +238,9 @@ inline CampaignResult campaign(const std::vector<ModelCase> &cases,
     // In a sample there is no point in waiting for what is known to survive.
     if (!all && known != expected.end()) continue;
     std::string killer = detail::killer_of(cases, mutants[i], effort);
-    // Little effort finds most; only with all of it does it mean something to survive.
-    if (killer.empty() && !all) killer = detail::killer_of(cases, mutants[i], kAll);
+    // Little effort finds most; only with all of it does it mean something to survive. A large
+    // number is a quick look at all of them, and takes what little effort says.
+    if (killer.empty() && !all && sample < 100) killer = detail::killer_of(cases, mutants[i], kAll);
     ++result.tried;
     result.killed += killer.empty() ? 0U : 1U;
     const char *verdict = killer.empty() ? "SURVIVED" : "killed";

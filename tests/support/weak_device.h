@@ -1,6 +1,8 @@
 // WeakDevice: a Device whose streams are threads of a model, over the simulated weak memory. It gives
 // what its contract promises (runtime/device.h) and no more: what was done before a launch happened
-// before the task; what a task did happened before a query that says so; nothing else.
+// before the task; what a task did happened before a query that says so; and launches and records of
+// one stream are in one order, as by a lock: the later one comes after what was done before the
+// earlier one. Nothing else.
 //
 // A stream runs tasks when its thread calls run(); what is left after the scheduler's run is run by
 // finish(). Events may be asked late, never early. Small and fixed: streams, tasks and events.
@@ -65,16 +67,22 @@ class WeakDevice final : public Device {
   // One thread at a time records one event: the library's claim sees to that, and Plain checks it.
   Status record(Event event, Stream s) noexcept override {
     Queue &q = queue_of(s);
-    mark_[event - 1] = {&q, q.position.load(std::memory_order_acquire)};
+    mark_[event - 1] = {&q, q.position.fetch_add(0, std::memory_order_acq_rel)};
+    ++records;
     return Status::kOk;
   }
   Status query(Event event) noexcept override {
     const Mark mark = mark_[event - 1];
-    if (mark.queue == nullptr) return Status::kOk;
-    const bool done = mark.queue->completed.load(std::memory_order_acquire) >= mark.position;
+    const bool done = mark.queue == nullptr ||
+                      mark.queue->completed.load(std::memory_order_acquire) >= mark.position;
+    if (done) ++answers;
     return done ? Status::kOk : Status::kAgain;
   }
-  Status stream_wait_event(Stream, Event) noexcept override { return Status::kUnsupported; }
+  // Only looks whether the event was recorded, where the caller can know it.
+  Status stream_wait_event(Stream, Event event) noexcept override {
+    const Mark mark = mark_[event - 1];
+    return mark.queue != nullptr ? Status::kOk : Status::kInvalid;
+  }
   Status copy(void *, const void *, size_t, Stream) noexcept override {
     return Status::kUnsupported;
   }
@@ -85,9 +93,11 @@ class WeakDevice final : public Device {
     const uint32_t at = q.position.load(std::memory_order_relaxed);
     if (at == kTasks) return Status::kNomem;
     q.task[at] = task;
-    q.position.store(at + 1, std::memory_order_release);
+    q.position.fetch_add(1, std::memory_order_acq_rel);
     return Status::kOk;
   }
+
+  uint64_t records = 0, answers = 0;  // events recorded; queries that said kOk
 
  private:
   struct Queue {
