@@ -151,6 +151,20 @@ void reserved_numbers_are_seen(Scheduler &s) {
   world.check_at_rest(127 + taken.size());
 }
 
+// Two give one number back: one of them is told that it was free already.
+void given_back_twice(Scheduler &s) {
+  DryWorld world(64);
+  world.held[5] = false;
+  const uint32_t back[] = {5};
+  size_t freed = 0;
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&] { freed += world.pool.free(back, 1); });
+  }
+  s.run();
+  require(freed == 1, "one number, and not one free");
+  world.check_at_rest(63);
+}
+
 // Growth: numbers that were never free are given while others take.
 void growth(Scheduler &s) {
   World world(70, 64);
@@ -176,6 +190,7 @@ std::vector<ModelCase> cases() {
       {"a word that is dry and refilled", {4, 3}, dry_word},
       {"two words that are dry and refilled", {4, 1}, two_dry_words},
       {"a reservation and its numbers", {3, 12}, reserved_numbers_are_seen},
+      {"a number given back twice", {3, 3}, given_back_twice},
       {"growth", {3, 2}, growth},
   };
 }

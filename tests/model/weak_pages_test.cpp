@@ -167,6 +167,23 @@ void pins_by_handle(Scheduler &s) {
   world.check_at_rest();
 }
 
+// A key pins the page only while it is the page's.
+void pins_by_key(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0);
+  s.spawn([&] {
+    world.evict(page);
+    world.publish(1);
+  });
+  s.spawn([&] {
+    if (!world.table.pin(page, weak_key(0))) return;
+    world.check_pinned(page, 0);
+    world.drop(page, 0, 2);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
 // Pins beyond half of the range are refused and undone, and none is lost.
 void many_pins(Scheduler &s) {
   Pages world(1);
@@ -510,6 +527,7 @@ std::vector<ModelCase> cases() {
       {"present throughout, equal tags", {2, 3}, present_throughout<OneTag>},
       {"mixed keys", {1, 5}, mixed_keys},
       {"pins by handle", {2, 2}, pins_by_handle},
+      {"pins by key", {2, 2}, pins_by_key},
       {"many pins", {3, 2}, many_pins},
       {"shared private page", {3, 2}, shared_private_page},
       {"free private and claim", {3, 2}, free_private_and_claim},
