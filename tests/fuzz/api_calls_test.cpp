@@ -450,6 +450,8 @@ class Walk {
     gather.block_table = random_.chance(200) ? table.data() : nullptr;
     gather.block_table_length = 4;
     gather.first = random_.chance(200) ? random_.below(40) : random_.number();
+    // Any frame: one that a stream is writing, too, unless that is waited for.
+    for (quire_stream s : streams_) good(quire_cpu_stream_wait(s), "cpu_stream_wait");
     called(quire_kv_gather(cache_, &gather), "kv_gather");
     float means[16] = {};
     if (random_.chance(32)) called(quire_key_anchor_set(cache_, random_.below(3), means), "anchor");

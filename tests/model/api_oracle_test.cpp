@@ -31,6 +31,8 @@ constexpr const char *kCoded = GEOMETRY
     "format=nf4,device_pages=20,open_pages=10,max_leases=12,max_sequences=5,max_namespaces=8";
 constexpr const char *kVerified = GEOMETRY
     "format=f16,device_pages=20,max_leases=12,max_sequences=5,max_namespaces=8,verify_tokens=1";
+constexpr const char *kRanked = GEOMETRY
+    "format=f16,device_pages=14,max_leases=12,max_sequences=5,max_namespaces=8,policy=priority";
 
 void walk(const WalkSetup &setup) {
   const char *const seed_text = std::getenv("QUIRE_TEST_SEED");
@@ -71,6 +73,9 @@ BOOST_AUTO_TEST_CASE(coded_pages_with_open_ones) {
 }
 BOOST_AUTO_TEST_CASE(pages_that_keep_their_token_ids) {
   walk({kVerified});
+}
+BOOST_AUTO_TEST_CASE(pages_that_are_kept_by_priority) {
+  walk({kRanked});
 }
 BOOST_AUTO_TEST_CASE(token_ids_streams_that_lie_and_calls_that_fail) {
   walk({kVerified, true, true});

@@ -5,7 +5,8 @@
 // generations. It decides nothing by the library's word, with two exceptions that it then checks
 // against the rules:
 //   - which pages are gone after a call that may evict: only leaves without pins, in the order of
-//     (stamp, deepest first), up the chains, and the dead in any order  (sync_evictions)
+//     (stamp, deepest first), up the chains, and the dead in any order; under the policy by
+//     priority (priority, stamp, deepest first), as of the beginning of the epoch  (sync_evictions)
 //   - which frame a page lies in
 //
 // A walk through the API with it is tests/model/api_oracle_test.cpp.
@@ -39,6 +40,7 @@ struct OraclePage {
   uint64_t used_ms = 0;  // the same, in time
   uint64_t expiry_ms = UINT64_MAX;
   uint32_t idle_ms = 0;
+  uint32_t priority = 2;
   uint32_t children = 0;
   uint32_t references = 0;
   quire_stream writer = nullptr;
@@ -67,12 +69,14 @@ struct OracleLease {
 
 class ApiOracle {
  public:
+  using Order = std::tuple<uint32_t, uint64_t, int64_t>;  // priority, stamp, deepest first
   std::map<quire_page, OraclePage> published;
   std::map<quire_page, OraclePrivate> privates;
   std::map<quire_lease, OracleLease> leases;
   std::vector<uint64_t> generations;  // by namespace
   uint64_t epoch = 0;
   uint64_t now_ms = 0;
+  bool by_priority = false;
   uint32_t shared_pages = 0, shared_open = 0;  // frames held by sequences' private pages
 
   static void require(bool good, const std::string &what) {
@@ -148,20 +152,24 @@ class ApiOracle {
     }
     if (gone.empty()) return 0;
     const auto n = static_cast<uint32_t>(gone.size());
-    // (stamp, -depth) of the last one that went because frames were needed.
-    Order last{0, 0};
+    std::map<quire_page, Order> freed;  // pages that became leaves, and after what
     while (!gone.empty()) {
       quire_page first = 0;
       for (const quire_page handle : gone) {
         const OraclePage &page = published.at(handle);
         if (page.children != 0) continue;
-        if (first == 0 || order(page) < order(published.at(first))) first = handle;
+        const bool dying = !alive(page) || idle(page);
+        if (first == 0 || dying || order(page) < order(published.at(first))) first = handle;
+        if (dying) break;  // before its turn
       }
       require(first != 0, "a page with children was evicted");
       const OraclePage page = published.at(first);
       require(page.references == 0, "a pinned page was evicted");
-      if (alive(page) && !idle(page)) last = std::max(last, order(page));
+      if (alive(page) && !idle(page)) require_turn(page, gone, freed);
       if (page.parent != 0) {
+        // Not before this page went, nor what it waited for itself.
+        Order &after = freed[page.parent];
+        after = std::max({after, order(page), freed[first]});
         OraclePage &parent = published.at(page.parent);
         --parent.children;
         parent.stamp = std::max(parent.stamp, page.stamp);
@@ -169,13 +177,6 @@ class ApiOracle {
       }
       published.erase(first);
       gone.erase(first);
-    }
-    for (const auto &[handle, page] : published) {
-      if (page.references != 0 || page.children != 0) continue;
-      require(!(order(page) < last),
-              "an older leaf was passed over: stamp " + std::to_string(page.stamp) + " depth " +
-                  std::to_string(page.depth) + ", evicted up to " + std::to_string(last.first) +
-                  " depth " + std::to_string(-last.second));
     }
     return n;
   }
@@ -193,8 +194,27 @@ class ApiOracle {
   }
 
  private:
-  using Order = std::pair<uint64_t, int64_t>;
-  static Order order(const OraclePage &page) { return {page.stamp, -int64_t{page.depth}}; }
+  // Of the leaves that stay none comes before this one, which goes because frames are needed. By
+  // priority, what was used in this epoch may not have been seen, and a parent may come before its
+  // last child, but is a leaf only after it.
+  void require_turn(const OraclePage &goes, const std::set<quire_page> &gone,
+                    const std::map<quire_page, Order> &freed) const {
+    for (const auto &[handle, page] : published) {
+      if (page.references != 0 || page.children != 0 || gone.count(handle) != 0) continue;
+      if (by_priority && page.stamp == epoch) continue;
+      const auto at = freed.find(handle);
+      if (by_priority && at != freed.end() && !(at->second < order(goes))) continue;
+      require(!(order(page) < order(goes)),
+              "an older leaf was passed over: priority " + std::to_string(page.priority) +
+                  " stamp " + std::to_string(page.stamp) + " depth " + std::to_string(page.depth) +
+                  ", evicted were " + std::to_string(goes.priority) + ", " +
+                  std::to_string(goes.stamp) + ", " + std::to_string(goes.depth));
+    }
+  }
+
+  Order order(const OraclePage &page) const {
+    return {by_priority ? page.priority : 0, page.stamp, -int64_t{page.depth}};
+  }
 };
 
 }  // namespace quire::test

@@ -101,6 +101,7 @@ void ApiWalk::release() {
   auto retention = sized<quire_retention>();
   retention.idle_ttl_ms = chance(64) ? 20 + below(100) : 0;
   if (retention.idle_ttl_ms != 0 && chance(64)) retention.idle_ttl_ms = UINT32_MAX;
+  retention.priority = below(5);
   const bool bad = chance(8);
   if (bad) retention.absolute_ttl_ms = 5;
   const bool retain = bad || chance(64);
@@ -112,6 +113,9 @@ void ApiWalk::release() {
   }
   expect_status(status, QUIRE_OK, "release");
   const OracleLease &l = oracle_.leases.at(lease);
+  if (retain && retention.priority != 0 && !l.chain.empty()) {
+    oracle_.published.at(l.chain.back()).priority = retention.priority;
+  }
   if (retain && retention.idle_ttl_ms != 0 && !l.chain.empty()) {
     const bool none = retention.idle_ttl_ms == UINT32_MAX;
     oracle_.published.at(l.chain.back()).idle_ms = none ? 0 : retention.idle_ttl_ms;
@@ -349,6 +353,7 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
   fresh.written = options.stream == nullptr ? 0 : device_.position(options.stream);
   if (options.retention != nullptr) {
     fresh.idle_ms = options.retention->idle_ttl_ms;
+    if (options.retention->priority != 0) fresh.priority = options.retention->priority;
     if (options.retention->absolute_ttl_ms != 0) {
       fresh.expiry_ms = oracle_.now_ms + options.retention->absolute_ttl_ms;
     }
