@@ -89,9 +89,11 @@ struct Row {
   Measure value;
   std::vector<Peer> peers;
   std::string note;  // what a reader has to know to believe the figure
-  // Where the row lies in a sweep, for plots; 0: in none.
+  // Where the row lies in a sweep, for programs and plots; 0: in none.
   uint32_t pages = 0;
   unsigned threads = 0;
+  std::string series =
+      {};  // rows of one series of a benchmark are drawn as curves; empty: bars only
 };
 
 // How many times better we are than the peer: above 1 we win, whichever way the figure counts.

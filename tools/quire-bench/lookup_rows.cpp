@@ -84,6 +84,7 @@ Row chains_row(uint32_t pages, bool aged, const Measure &ours, const Measure &wi
   row.peers.push_back(Peer{"quire, with quire_frames too", with_table});
   row.pages = pages;
   row.threads = 1;
+  row.series = aged ? "pages in any order" : "young cache";
   if (aged) row.note = "every page of a chain is any page of the cache";
   return row;
 }

@@ -1,4 +1,4 @@
-// The plot: a group of bars a row, ours and each peer's, scaled to the largest of the group; every
+// The plot: curves of what was swept (curves.cpp), then a group of bars a row, ours and each peer's, scaled to the largest of the group; every
 // bar carries its figure, and a mark shows the goal. Rows have different units, so only lengths
 // within one group can be compared.
 #include <fmt/format.h>
@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "../common/svg.h"
+#include "curves.h"
 #include "report.h"
 
 namespace quire::bench {
@@ -56,7 +57,8 @@ void draw_row(Svg *svg, double top, const Benchmark &benchmark, const Row &row) 
 }  // namespace
 
 std::string plot(const std::vector<Section> &sections, const Machine &machine) {
-  double height = kTop + 20;
+  const double curves = curves_height(sections);
+  double height = kTop + 20 + curves;
   for (const Section &section : sections)
     for (const Row &row : section.rows) height += group_height(row);
   Svg svg(kWidth, height);
@@ -65,7 +67,8 @@ std::string plot(const std::vector<Section> &sections, const Machine &machine) {
            fmt::format("{}, {} cores, load {:.2f} to {:.2f}; bars compare within a group only; the "
                        "mark is the goal; Nx: times better than that peer",
                        machine.cpu, machine.cores, machine.load_before, machine.load_after));
-  double top = kTop;
+  draw_curves(&svg, kTop, sections);
+  double top = kTop + curves;
   for (const Section &section : sections)
     for (const Row &row : section.rows) {
       draw_row(&svg, top, *section.benchmark, row);
