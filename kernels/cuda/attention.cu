@@ -1,8 +1,9 @@
-// See cuda_attention.h: how the workspace is cut.
+// See cuda_attention.h: which kernel takes a call, and how the workspace is cut.
 #include "kernels/cuda/cuda_attention.h"
 
 #include <cmath>
 
+#include "kernels/codebook.h"
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/attention_plan.cuh"
 
@@ -10,13 +11,34 @@ namespace quire::kernels::cuda {
 namespace {
 
 constexpr uint64_t kAlign = 64;
-constexpr uint32_t kMostRows = 32;  // of a tile
+constexpr uint32_t kMostRows = 16;  // of a tile
 
-cudaError_t processors_of_device(int *processors) {
-  int device;
-  const cudaError_t error = cudaGetDevice(&device);
-  if (error != cudaSuccess) return error;
-  return cudaDeviceGetAttribute(processors, cudaDevAttrMultiProcessorCount, device);
+struct Machine {
+  int processors = 0, generation = 0, shared_bytes = 0;
+};
+
+cudaError_t find_machine(Machine *m) {
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  const auto ask = [&](int *value, cudaDeviceAttr what) {
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(value, what, device);
+  };
+  ask(&m->processors, cudaDevAttrMultiProcessorCount);
+  ask(&m->generation, cudaDevAttrComputeCapabilityMajor);
+  ask(&m->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return error;
+}
+
+// Of the multiples of NF4's values, this one is the closest to halves: 0.65e-4 of their energy's root
+// is lost instead of 1.56e-4. Found by trying 1 + i / 8192.
+constexpr float kNf4Scale = 1.3662109375f;
+
+bool is_nf4(const CudaCodec &codec) {
+  if (codec.sealed.v.codec.codebook != QUIRE_CODEBOOK_TABLE16) return false;
+  for (uint32_t i = 0; i < 16; ++i) {
+    if (codec.values[i] != kNf4Values[i]) return false;
+  }
+  return true;
 }
 
 bool can_run(const CudaCodec &codec, const AttentionArgs &args) {
@@ -24,11 +46,11 @@ bool can_run(const CudaCodec &codec, const AttentionArgs &args) {
 }
 
 // Everything but workspace pointers. bytes: what the workspace takes.
-cudaError_t make_plan(const CudaCodec &codec, const AttentionArgs &args, Plan *plan,
-                      size_t *bytes) {
+cudaError_t make_plan(AttentionChoice choice, const CudaCodec &codec, const AttentionArgs &args,
+                      Plan *plan, size_t *bytes, bool *fast) {
   if (!can_run(codec, args)) return cudaErrorInvalidValue;
-  int processors;
-  const cudaError_t error = processors_of_device(&processors);
+  Machine machine;
+  const cudaError_t error = find_machine(&machine);
   if (error != cudaSuccess) return error;
   plan->codec = codec;
   plan->args = args;
@@ -45,10 +67,18 @@ cudaError_t make_plan(const CudaCodec &codec, const AttentionArgs &args, Plan *p
   if (a.q_token_stride == 0) a.q_token_stride = static_cast<int64_t>(plan->dim_k) * a.q_heads;
   if (a.out_head_stride == 0) a.out_head_stride = plan->dim_v;
   if (a.out_token_stride == 0) a.out_token_stride = static_cast<int64_t>(plan->dim_v) * a.q_heads;
-  shape_generic(processors, plan);
-  plan->only_where = kAlways;
+  *fast = choice == AttentionChoice::kBest && machine.generation >= 9 &&
+          machine.shared_bytes >= kFastSharedBytes && fast_takes(*plan);
+  if (*fast) {
+    shape_fast(machine.processors, plan);
+  } else {
+    shape_generic(machine.processors, plan);
+  }
+  plan->table_scale = is_nf4(codec) ? kNf4Scale : 1.0f;
+  plan->table_inverse = 1.0f / plan->table_scale;
   // Of one size whatever the tile is, so that workspace does not depend on the batch of a call.
-  plan->piece_floats = quire_round_up(uint64_t{kMostRows} * (plan->dim_v + 2), 16);
+  const uint64_t rows = *fast ? kMostRows : plan->rows;
+  plan->piece_floats = quire_round_up(rows * (plan->dim_v + 2), 16);
   const uint64_t joints = quire_round_up(sizeof(Joint) * plan->workers, kAlign);
   plan->joints = static_cast<Joint *>(args.workspace);
   plan->pieces = reinterpret_cast<float *>(static_cast<uint8_t *>(args.workspace) + joints);
@@ -60,19 +90,43 @@ cudaError_t make_plan(const CudaCodec &codec, const AttentionArgs &args, Plan *p
 
 size_t attention_workspace(const CudaCodec &codec, const AttentionArgs &bounds) noexcept {
   Plan plan;
+  size_t most = 0;
+  for (const auto choice : {AttentionChoice::kBest, AttentionChoice::kGeneric}) {
+    size_t bytes;
+    bool fast;
+    if (make_plan(choice, codec, bounds, &plan, &bytes, &fast) != cudaSuccess) return 0;
+    most = bytes > most ? bytes : most;
+  }
+  return most;
+}
+
+cudaError_t attention_with(AttentionChoice choice, const CudaCodec &codec,
+                           const AttentionArgs &args, cudaStream_t stream) noexcept {
+  if (args.batch == 0) return cudaSuccess;
+  Plan plan;
   size_t bytes;
-  return make_plan(codec, bounds, &plan, &bytes) == cudaSuccess ? bytes : 0;
+  bool fast;
+  cudaError_t error = make_plan(choice, codec, args, &plan, &bytes, &fast);
+  if (error == cudaSuccess && args.workspace == nullptr) error = cudaErrorInvalidValue;
+  if (error == cudaSuccess) {
+    error = fast ? launch_fast(plan, stream) : launch_generic(plan, stream);
+  }
+  return error == cudaSuccess ? launch_merge(plan, stream) : error;
 }
 
 cudaError_t attention(const CudaCodec &codec, const AttentionArgs &args,
                       cudaStream_t stream) noexcept {
-  if (args.batch == 0) return cudaSuccess;
+  return attention_with(AttentionChoice::kBest, codec, args, stream);
+}
+
+const char *attention_kernel(const CudaCodec &codec, const AttentionArgs &args) noexcept {
   Plan plan;
   size_t bytes;
-  cudaError_t error = make_plan(codec, args, &plan, &bytes);
-  if (error == cudaSuccess && args.workspace == nullptr) error = cudaErrorInvalidValue;
-  if (error == cudaSuccess) error = launch_generic(plan, stream);
-  return error == cudaSuccess ? launch_merge(plan, stream) : error;
+  bool fast;
+  if (make_plan(AttentionChoice::kBest, codec, args, &plan, &bytes, &fast) != cudaSuccess) {
+    return "none";
+  }
+  return fast ? "fast" : "generic";
 }
 
 }  // namespace quire::kernels::cuda

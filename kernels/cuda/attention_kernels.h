@@ -11,6 +11,11 @@ struct Plan;
 void shape_generic(int processors, Plan *plan);
 cudaError_t launch_generic(const Plan &plan, cudaStream_t stream);
 
+inline constexpr int kFastSharedBytes = 227 * 1024;  // of a block, at most
+bool fast_takes(const Plan &plan);
+void shape_fast(int processors, Plan *plan);
+cudaError_t launch_fast(const Plan &plan, cudaStream_t stream);
+
 cudaError_t launch_merge(const Plan &plan, cudaStream_t stream);
 
 }  // namespace quire::kernels::cuda

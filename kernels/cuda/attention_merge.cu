@@ -2,7 +2,8 @@
 //
 // One block a worker; it has work only where that worker's last item goes on behind its share. A
 // warp takes a row: the largest peak of all pieces, then the sums of pieces times
-// exp2(peak - largest), then the row is written. Pieces of one item lie one worker apart.
+// exp2(peak - largest), then the row is written. Pieces of one item lie one worker apart. (Finding
+// out by a division per piece which workers had none took longer than all the rest.)
 //
 // Cost: a launch; reads each piece once. Thread class: kernels.
 #include "kernels/cuda/attention_kernels.h"
@@ -13,22 +14,26 @@ namespace {
 
 constexpr uint32_t kThreads = 256;
 
+constexpr uint32_t kChannels = 8;  // of a lane at a time
+
 struct Pieces {
   const Plan &p;
-  uint32_t worker, followers;
-  uint64_t work;
+  const Joint &j;
+  uint32_t worker;
+  bool sparse;    // there are fewer units than workers:
+  uint64_t busy;  // those from this one on have none
 
-  // Piece i of the item, or nullptr where that worker's share is empty.
+  // Piece i of the item, or nullptr where there is none.
   __device__ const float *at(uint32_t i) const {
     const uint32_t w = worker + i;
-    if (share_begin(work, p.workers, w) == share_begin(work, p.workers, w + 1)) return nullptr;
+    if (i > j.followers || (sparse && w >= busy)) return nullptr;
     return p.piece(w, i == 0 ? 1 : 0);
   }
 };
 
-__device__ void merge_row(const Pieces &pieces, const SequenceWork &s, const Joint &j,
-                          uint32_t row) {
+__device__ void merge_row(const Pieces &pieces, const SequenceWork &s, uint32_t row) {
   const Plan &p = pieces.p;
+  const Joint &j = pieces.j;
   const uint32_t lane = threadIdx.x % 32;
   const uint64_t peak_at = uint64_t{p.rows} * p.dim_v + row, weight_at = peak_at + p.rows;
   float peak = -INFINITY;
@@ -39,36 +44,51 @@ __device__ void merge_row(const Pieces &pieces, const SequenceWork &s, const Joi
   for (int d = 16; d > 0; d >>= 1) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, d));
   const RowPlace place = row_place(p, s, j.head, j.tile * p.rows + row);
   float weight = 0;
-  for (uint32_t d = lane; d < (p.dim_v + 31) / 32 * 32; d += 32) {
-    float sum = 0;
+  for (uint32_t first = 0; first < p.dim_v; first += 32 * kChannels) {
+    float x[kChannels] = {};
     weight = 0;
-#pragma unroll 4
-    for (uint32_t i = 0; i <= j.followers; ++i) {
-      const float *piece = pieces.at(i);
-      const float own = piece != nullptr ? piece[weight_at] : 0;
-      if (own == 0) continue;
-      const float factor = exp2f(piece[peak_at] - peak);
+    for (uint32_t i0 = 0; i0 <= j.followers; i0 += 32) {  // lane l has the factor of piece i0 + l
+      const float *mine = pieces.at(i0 + lane);
+      const float own = mine != nullptr ? mine[weight_at] : 0;
+      const float factor = own == 0 ? 0.0f : exp2f(mine[peak_at] - peak);
       weight = fmaf(own, factor, weight);
-      if (d < p.dim_v) sum = fmaf(piece[uint64_t{row} * p.dim_v + d], factor, sum);
+      const uint32_t n = j.followers + 1 - i0 < 32 ? j.followers + 1 - i0 : 32;
+#pragma unroll 4
+      for (uint32_t k = 0; k < n; ++k) {
+        const float times = __shfl_sync(~0u, factor, static_cast<int>(k));
+        if (times == 0) continue;
+        const float *sums = pieces.at(i0 + k) + uint64_t{row} * p.dim_v;
+#pragma unroll
+        for (uint32_t c = 0; c < kChannels; ++c) {
+          const uint32_t d = first + c * 32 + lane;
+          if (d < p.dim_v) x[c] = fmaf(sums[d], times, x[c]);
+        }
+      }
     }
+    for (int d = 16; d > 0; d >>= 1) weight += __shfl_xor_sync(~0u, weight, d);
     const float inverse = weight == 0 ? 0.0f : 1.0f / weight;
-    if (d < p.dim_v) store_from_float(p.args.out_dtype, p.args.out, place.out + d, sum * inverse);
+#pragma unroll
+    for (uint32_t c = 0; c < kChannels; ++c) {
+      const uint32_t d = first + c * 32 + lane;
+      if (d < p.dim_v) {
+        store_from_float(p.args.out_dtype, p.args.out, place.out + d, x[c] * inverse);
+      }
+    }
   }
   if (lane == 0 && p.args.lse != nullptr) p.args.lse[place.lse] = lse_of(peak, weight);
 }
 
-__global__ void __launch_bounds__(kThreads) merge_kernel(Plan p) {
+__global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ Plan p) {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
 #endif
   const Joint j = p.joints[blockIdx.x];
   if (j.followers == 0) return;
-  p.rows = j.rows;
   const SequenceWork s = sequence_work(p, j.sequence);
-  const Pieces pieces = {p, blockIdx.x, j.followers, j.work};
+  const Pieces pieces = {p, j, blockIdx.x, j.work < p.workers, j.work};
   const uint32_t rows = tile_rows(p, s, j.tile);
   for (uint32_t row = threadIdx.x / 32; row < rows; row += kThreads / 32) {
-    merge_row(pieces, s, j, row);
+    merge_row(pieces, s, row);
   }
 }
 

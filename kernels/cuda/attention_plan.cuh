@@ -4,7 +4,7 @@
 //   item   (sequence, tile of Plan::rows rows, KV head): rows that read the same K and V
 //   unit   Plan::unit consecutive tokens of an item, always inside one page
 //   work   units of all items, in the order (sequence, tile, head, unit)
-// Worker w of n does the units [w * work / n, (w + 1) * work / n). Every worker finds its own share
+// Worker w of n does the units [share_begin(w), share_begin(w + 1)). Every worker finds its own share
 // from kv_lens and q_offsets, so the grid depends on bounds alone. All items of a sequence count as
 // many units as the longest of them; a unit that no row of an item sees is passed over.
 //
@@ -30,11 +30,7 @@ struct Joint {
   uint32_t followers;  // workers behind this one that have a part of the item; 0: none to join
   uint32_t sequence, tile, head;
   uint64_t work;
-  uint32_t rows;  // Plan::rows of the kernel that wrote it
-  uint32_t reserved;
 };
-
-enum Condition : uint32_t { kAlways = 0, kAnchored = 1, kNotAnchored = 2 };
 
 struct Plan {
   CudaCodec codec;
@@ -43,9 +39,10 @@ struct Plan {
   uint32_t page_tokens, dim_k, dim_v;
   uint64_t sealed_offset, open_offset;  // of layer and head 0 in a frame
   uint64_t piece_floats;
-  Condition only_where;  // the layer is, or is not, anchored: else the kernel does nothing
-  Joint *joints;         // [workers]
-  float *pieces;         // [workers][2][piece_floats]
+  // The codebook's values times this are closer to halves than the values themselves are.
+  float table_scale, table_inverse;
+  Joint *joints;  // [workers]
+  float *pieces;  // [workers][2][piece_floats]
 
   __host__ __device__ float *piece(uint32_t worker, uint32_t which) const {
     return pieces + (static_cast<uint64_t>(worker) * 2 + which) * piece_floats;
@@ -104,15 +101,18 @@ __device__ inline uint64_t total_work(const Plan &p) {
   return warp_sum(sum);
 }
 
+// Shares differ by one unit at most; the first work % workers are the longer ones.
 __host__ __device__ inline uint64_t share_begin(uint64_t work, uint32_t workers, uint32_t w) {
-  return work * w / workers;
+  const uint64_t each = work / workers, rest = work - each * workers;
+  return each * w + (w < rest ? w : rest);
 }
 
 // The worker whose share holds unit `at`.
 __device__ inline uint32_t worker_of(uint64_t work, uint32_t workers, uint64_t at) {
-  auto w = static_cast<uint32_t>(at * workers / work);
-  while (w + 1 < workers && share_begin(work, workers, w + 1) <= at) ++w;
-  return w;
+  const uint64_t each = work / workers, rest = work - each * workers;
+  const uint64_t longer = (each + 1) * rest;
+  if (at < longer) return static_cast<uint32_t>(at / (each + 1));
+  return static_cast<uint32_t>(rest + (at - longer) / each);
 }
 
 // Walks the segments (parts of items) of a share. All lanes of a warp hold the same state.
@@ -212,8 +212,6 @@ __device__ inline void write_joint(const Plan &p, uint32_t worker, uint64_t work
   j.tile = g.tile;
   j.head = g.head;
   j.work = work;
-  j.rows = p.rows;
-  j.reserved = 0;
   p.joints[worker] = j;
 }
 

@@ -5,8 +5,10 @@
 // max_batch when asking for workspace). Lengths are read on the device, so a captured graph serves
 // all lengths under its bounds. Nothing is allocated, waited for or read on the host.
 //
-// Two kernels, with one scheduler (attention_plan.cuh):
-//   generic  attention_generic.cu: everything that can be laid out
+// Three kernels share one scheduler (attention_plan.cuh) and one merge:
+//   fast     attention_fast.cu: nf4 (head dims 64, 128, 256), f16 (64, 128), nf4-dq64 and k8v4 (128) in
+//            pages of a multiple of 16 tokens
+//   generic  attention_generic.cu: everything else that can be laid out
 //   merge    attention_merge.cu: joins the pieces of sequences that several workers shared
 //
 // Thread class: host functions, any thread.
@@ -25,5 +27,11 @@ size_t attention_workspace(const CudaCodec &codec, const AttentionArgs &bounds) 
 
 cudaError_t attention(const CudaCodec &codec, const AttentionArgs &args,
                       cudaStream_t stream) noexcept;
+
+// For tests and measurements: the kernel that a call takes, and a way to force the generic one.
+const char *attention_kernel(const CudaCodec &codec, const AttentionArgs &args) noexcept;
+enum class AttentionChoice : uint32_t { kBest = 0, kGeneric = 1 };
+cudaError_t attention_with(AttentionChoice choice, const CudaCodec &codec,
+                           const AttentionArgs &args, cudaStream_t stream) noexcept;
 
 }  // namespace quire::kernels::cuda
