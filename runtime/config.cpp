@@ -429,8 +429,8 @@ Status config_resolve(const quire_config &from, Config *out) noexcept {
   s.pages = s.frames + s.open_frames;
   // Tables whose size nobody has named take a share of the metadata that does not depend on the
   // number of pages, but for very few and very many of them.
-  fill(&v.max_leases, std::clamp(s.pages / 32, 4096u, 65536u));
-  fill(&v.max_namespaces, std::clamp(s.pages / 128, 1024u, 4096u));
+  fill(&v.max_leases, std::clamp(s.pages / 64, 2048u, 65536u));
+  fill(&v.max_namespaces, std::clamp(s.pages / 256, 512u, 4096u));
   s.leases = v.max_leases;
   s.spaces = v.max_namespaces;
   s.streams = v.max_streams;

@@ -167,9 +167,9 @@ typedef struct quire_config {
   uint64_t host_bytes;
   /* the file tier; must be NULL in this version, else QUIRE_E_UNSUPPORTED */
   const char *file_path;
-  uint32_t max_leases;    /* default: one for 32 pages, 4096 to 65536 */
+  uint32_t max_leases;    /* default: one for 64 pages, 2048 to 65536 */
   uint32_t max_sequences; /* default 65536 */
-  /* default: one for 128 pages, 1024 to 4096; a namespace without pages and settings makes room for
+  /* default: one for 256 pages, 512 to 4096; a namespace without pages and settings makes room for
    * a new one */
   uint32_t max_namespaces;
   uint32_t max_streams; /* default 64 */
