@@ -148,7 +148,8 @@ BOOST_AUTO_TEST_CASE(device_memory_keeps_the_contract_of_a_source) {
 }
 
 // Addresses stay, what is committed can be written, and what is given back is free for others.
-BOOST_AUTO_TEST_CASE(committed_memory_is_the_devices_and_comes_back) {
+BOOST_AUTO_TEST_CASE(committed_memory_is_the_devices_and_comes_back,
+                     *boost::unit_test::label("not_under_a_tool")) {
   Opened o;
   size_t before = 0, within = 0, after = 0, total = 0;
   const size_t bytes = size_t{2} << 30;
@@ -273,7 +274,7 @@ BOOST_AUTO_TEST_CASE(what_events_cost) {
 }
 
 BOOST_AUTO_TEST_CASE(a_lost_device_is_reported_and_the_cache_closes,
-                     *boost::unit_test::label("loses_the_device")) {
+                     *boost::unit_test::label("not_under_a_tool")) {
   const pid_t child = ::fork();
   BOOST_TEST_REQUIRE(child >= 0);
   if (child == 0) {
