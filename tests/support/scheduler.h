@@ -170,7 +170,8 @@ class Scheduler {
     Thread &self = *threads_[running_];
     if (unwinding_ || std::uncaught_exceptions() > 0) return;
     if (trace_.size() > kMaxSteps) {
-      abandon("no end after " + std::to_string(kMaxSteps) + " atomics");
+      static_assert(kMaxSteps == 200000);
+      abandon("no end after 200000 atomics");
     }
     if (self.steps++ >= self.stop_after) self.done = true;  // It stays where it is.
     const uint32_t next = choose(running_);
@@ -200,9 +201,10 @@ class Scheduler {
     return taken;
   }
 
-  // Ends the execution as failed, from inside of a model thread. Does not return.
-  [[noreturn]] void abandon(const std::string &why) {
-    if (!failure_) failure_ = std::make_exception_ptr(std::runtime_error(why));
+  // Ends the execution as failed, from inside of a model thread. Does not return, so nothing on the
+  // way here may own memory.
+  [[noreturn]] void abandon(const char *why) {
+    note_failure(why);
     unwinding_ = true;
     for (auto &thread : threads_) thread->done = true;
     switch_to(kNobody);
@@ -259,6 +261,10 @@ class Scheduler {
     std::unique_ptr<char[]> stack = std::move(stacks().back());
     stacks().pop_back();
     return stack;
+  }
+
+  void note_failure(const char *why) {
+    if (!failure_) failure_ = std::make_exception_ptr(std::runtime_error(why));
   }
 
   static uint64_t next_serial() {

@@ -177,14 +177,15 @@ class Plain {
  private:
   void look() const {
     if (WeakMemory *memory = present()) {
-      if (!memory->happened_before(written_)) race("read of what another thread writes");
+      if (!memory->happened_before(written_)) race("data race: read of what another thread writes");
       read_[Scheduler::current()->running()] = memory->clock();
     }
   }
   void touch() {
     if (WeakMemory *memory = present()) {
-      if (!memory->happened_before(written_)) race("write of what another thread writes");
-      if (!memory->happened_before(read_)) race("write of what another thread reads");
+      if (!memory->happened_before(written_))
+        race("data race: write of what another thread writes");
+      if (!memory->happened_before(read_)) race("data race: write of what another thread reads");
       written_ = {};
       read_ = {};
       written_[Scheduler::current()->running()] = memory->clock();
@@ -202,9 +203,7 @@ class Plain {
     }
     return &memory;
   }
-  [[noreturn]] static void race(const char *what) {
-    Scheduler::current()->abandon(std::string("data race: ") + what);
-  }
+  [[noreturn]] static void race(const char *what) { Scheduler::current()->abandon(what); }
 
   T value_{};
   mutable uint64_t run_ = 0;
