@@ -211,6 +211,7 @@ void shared_private_page(Scheduler &s) {
   require(world.pool.alloc(1, &page), "no page");
   const uint32_t generation = world.table.claim(page);
   require(world.table.add_child(page), "not shared");
+  require(!world.table.free_private(page, generation), "freed while shared");
   world.content[page] = 9;
   for (int t = 0; t < 2; ++t) {
     s.spawn([&] {

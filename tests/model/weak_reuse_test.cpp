@@ -277,6 +277,20 @@ void push_and_drain(Scheduler &s) {
   world.check_at_rest();
 }
 
+// One drain holds a frame of the wheel's next turn in its hands, which has passed by the time that it
+// is put back: the other drain found its stack empty.
+void two_drains(Scheduler &s) {
+  World world(0, 300);
+  require(world.pages.begin_evict(0, 0), "not evicted");
+  world.pages.finish_evict(0);
+  world.limbo.push(0, 266, world.give_back());
+  s.spawn([&] { world.limbo.drain(10, world.give_back()); });
+  s.spawn([&] { world.limbo.drain(266, world.give_back()); });
+  s.run();
+  require(world.limbo.count() == 0, "frames are stranded in limbo");
+  world.check_at_rest();
+}
+
 // A frame that only one stream may still read goes to that stream's next work.
 void take_for_a_stream(Scheduler &s) {
   World world(1);
@@ -425,6 +439,7 @@ std::vector<ModelCase> cases() {
       {"wait for a writer", {3, 2}, wait_for_a_writer},
       {"two steppers", {3, 1}, two_steppers},
       {"push and drain", {3, 1}, push_and_drain},
+      {"two drains", {1, 0}, two_drains, 3000, 400},
       {"take for a stream", {3, 1}, take_for_a_stream},
       {"take and drain", {3, 1}, take_and_drain},
       {"remove and add", {2, 1}, remove_and_add},
