@@ -45,7 +45,8 @@ std::vector<Panel> panels(const std::vector<Section> &sections) {
       }
     }
   std::vector<Panel> out;
-  for (auto &[key, panel] : found) {
+  for (auto &entry : found) {
+    Panel &panel = entry.second;
     std::sort(panel.rows.begin(), panel.rows.end(),
               [&](const Row *a, const Row *b) { return panel.x(*a) < panel.x(*b); });
     if (panel.rows.size() > 1) out.push_back(std::move(panel));
@@ -115,7 +116,8 @@ void draw_panel(Svg *svg, double left, double top, const Panel &panel) {
     svg->polyline(points, tools::colour(i), i != 0);
     for (const auto &[x, y] : points) svg->box(x - 2.5, y - 2.5, 5, 5, tools::colour(i));
     const double key_x = left + kLeft + (i % 2 == 0 ? 0 : 210);
-    const double key_y = up.from + 50 + 16 * static_cast<double>(i / 2);
+    const size_t key_row = i / 2;
+    const double key_y = up.from + 50 + 16 * static_cast<double>(key_row);
     svg->box(key_x, key_y - 8, 10, 10, tools::colour(i));
     svg->text(key_x + 15, key_y + 1, all[i].name, Svg::Anchor::kStart, 11);
   }
@@ -124,14 +126,17 @@ void draw_panel(Svg *svg, double left, double top, const Panel &panel) {
 }  // namespace
 
 double curves_height(const std::vector<Section> &sections) {
-  return kPanelHeight * static_cast<double>((panels(sections).size() + 1) / 2);
+  const size_t rows = (panels(sections).size() + 1) / 2;
+  return kPanelHeight * static_cast<double>(rows);
 }
 
 void draw_curves(Svg *svg, double top, const std::vector<Section> &sections) {
   const std::vector<Panel> all = panels(sections);
-  for (size_t i = 0; i < all.size(); ++i)
-    draw_panel(svg, i % 2 == 0 ? 0 : kPanelWidth, top + kPanelHeight * static_cast<double>(i / 2),
+  for (size_t i = 0; i < all.size(); ++i) {
+    const size_t row = i / 2;
+    draw_panel(svg, i % 2 == 0 ? 0 : kPanelWidth, top + kPanelHeight * static_cast<double>(row),
                all[i]);
+  }
 }
 
 }  // namespace quire::bench

@@ -179,7 +179,7 @@ void lookup_at(const Context &context, uint32_t pages, std::vector<Row> *rows) {
 #ifdef QUIRE_BENCH_HAVE_ROCKSDB
   ClockCache clock(pages);
   fill_peer(clock, cache);
-  contenders.push_back(
+  contenders.emplace_back(
       [&](unsigned n) { return throughput(n, order, kChain, fewer, peer_visit(clock, cache)); });
 #endif
   const std::vector<Curve> curve = curves(context, contenders);
