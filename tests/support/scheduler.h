@@ -37,6 +37,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -51,6 +52,7 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#include <sanitizer/lsan_interface.h>
 #define QUIRE_MODEL_SANITIZED 1
 #elif defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -58,6 +60,18 @@
 #endif
 
 namespace quire::model {
+
+#if defined(__SANITIZE_ADDRESS__)
+inline void pause_leak_check() {
+  __lsan_disable();
+}
+inline void resume_leak_check() {
+  __lsan_enable();
+}
+#else
+inline void pause_leak_check() {}
+inline void resume_leak_check() {}
+#endif
 
 // SplitMix64: small, seeded, and the same everywhere.
 class Random {
@@ -158,10 +172,16 @@ class Scheduler {
   void run() {
     trace_.clear();
     for (auto &thread : threads_) create(*thread);
+    // A thread that stops for good never gives back what it holds.
+    const bool leaks = std::any_of(threads_.begin(), threads_.end(), [](const auto &thread) {
+      return thread->stop_after != UINT64_MAX;
+    });
+    if (leaks) pause_leak_check();
     current() = this;
     const uint32_t first = choose(kNobody);
     if (first != kNobody) switch_to(first);
     current() = nullptr;
+    if (leaks) resume_leak_check();
     if (failure_) std::rethrow_exception(failure_);
   }
 
