@@ -298,6 +298,7 @@ using Reclaimer = BasicReclaimer<>;
 
 }  // namespace quire
 
-#include "runtime/reclaimer_inl.h"  // IWYU pragma: export
+#include "runtime/reclaimer_expiry_inl.h"  // IWYU pragma: export
+#include "runtime/reclaimer_inl.h"         // IWYU pragma: export
 
 #endif  // QUIRE_RUNTIME_RECLAIMER_H_
