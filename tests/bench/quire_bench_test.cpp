@@ -3,6 +3,7 @@
 #define BOOST_TEST_NO_MAIN
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -33,16 +34,24 @@ BOOST_FIXTURE_TEST_CASE(lists_benchmarks_by_name_once_each, Folder) {
 
 BOOST_FIXTURE_TEST_CASE(rows_through_the_c_api_run_and_agree_with_their_goals, Folder) {
   const Outcome o =
-      run("--quick --rows '^(lookup|publish|replay|latency)/' --json r.json --plot p.svg");
+      run("--quick --rows '^(lookup|publish|replay|latency|scale)/' --json r.json --plot p.svg");
   BOOST_REQUIRE_MESSAGE(o.status == 0, o.out << o.err);
   const auto j = nlohmann::json::parse(slurp(path / "r.json"));
   BOOST_TEST(j["quick"] == true);
   BOOST_TEST(j["machine"]["cores"].get<unsigned>() > 0);
+  BOOST_TEST(j["machine"]["numa_nodes"].get<unsigned>() > 0);
+  BOOST_TEST(j["machine"]["date"].get<std::string>().ends_with(" UTC"));
+  BOOST_TEST(j["rounds"].get<unsigned>() > 0);
+  // Counted, or said not to be.
+  const bool counted = o.out.find("cache misses: of the last level") != std::string::npos;
+  BOOST_TEST(counted == (o.out.find("cache misses: not available here (") == std::string::npos));
+  BOOST_TEST(counted == j["machine"]["no_cache_misses"].get<std::string>().empty());
   BOOST_TEST(j["rows"].size() >= 10u);
   for (const auto &row : j["rows"]) {
     BOOST_TEST_CONTEXT(row.dump()) {
       const double value = row["value"];
       BOOST_TEST(value > 0);
+      BOOST_TEST((counted || row["cache_misses"].is_null()));
       BOOST_TEST(row["low"].get<double>() <= value);
       BOOST_TEST(value <= row["high"].get<double>());
       bool met = true;
@@ -56,7 +65,24 @@ BOOST_FIXTURE_TEST_CASE(rows_through_the_c_api_run_and_agree_with_their_goals, F
       BOOST_TEST(row["met"] == met);
     }
   }
-  BOOST_TEST(slurp(path / "p.svg").rfind("<svg", 0) == 0u);
+  const std::string drawn = slurp(path / "p.svg");
+  BOOST_TEST(drawn.rfind("<svg", 0) == 0u);
+  // What was stored is drawn and told as it was when it was measured.
+  const Outcome again = run("--from r.json --plot q.svg");
+  BOOST_REQUIRE_MESSAGE(again.status == 0, again.out << again.err);
+  BOOST_TEST(slurp(path / "q.svg") == drawn);
+  for (const auto &row : j["rows"])
+    BOOST_TEST(again.out.find(row["name"].get<std::string>()) != std::string::npos);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_file_that_is_no_run_is_status_2, Folder) {
+  for (const char *text : {"", "{}", "[]", "{\"machine\": 3}", "no JSON"}) {
+    std::ofstream(path / "bad.json") << text;
+    const Outcome o = run("--from bad.json --plot q.svg");
+    BOOST_TEST(o.status == 2, text);
+    BOOST_TEST(o.err.find("bad.json") != std::string::npos, text);
+  }
+  BOOST_TEST(run("--from none.json").status == 2);
 }
 
 BOOST_FIXTURE_TEST_CASE(bad_arguments_are_status_2, Folder) {

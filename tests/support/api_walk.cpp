@@ -76,6 +76,7 @@ ApiWalk::ApiWalk(const WalkSetup &setup, uint64_t seed)
   size_t none = 0;
   expect_status(quire_events_poll(cache_, nullptr, &none), QUIRE_OK, "the first events_poll");
   max_leases_ = config.max_leases;
+  max_streams_ = config.max_streams;
   max_sequences_ = config.max_sequences;
   for (uint32_t i = 0; i < kSpaces; ++i) {
     const quire_field field = {QUIRE_FIELD_TENANT, sizeof i, &i};

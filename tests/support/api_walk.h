@@ -156,7 +156,7 @@ class ApiWalk {
   uint32_t page_tokens_ = 16;
   bool has_open_ = false;
   uint32_t frames_ = 0, open_frames_ = 0;
-  uint32_t max_leases_ = 0, max_sequences_ = 0;
+  uint32_t max_leases_ = 0, max_sequences_ = 0, max_streams_ = 0;
   uint64_t blocks_ = 0;      // of metadata
   uint64_t fail_block_ = 0;  // 0: none
   bool armed_ = false, hit_ = false;

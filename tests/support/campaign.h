@@ -84,8 +84,17 @@ inline uint64_t prove(const std::vector<ModelCase> &cases) {
 
 namespace detail {
 
-inline std::string source_line(const Site &site) {
-  std::ifstream file(site.file);
+// The file from the sources' folder on. A compiler cache may have made its name relative to the
+// build folder.
+inline std::string file_of(const Site &site, const std::string &root) {
+  std::string file = site.file;
+  if (file.compare(0, root.size() + 1, root + "/") == 0) return file.substr(root.size() + 1);
+  while (file.compare(0, 3, "../") == 0) file.erase(0, 3);
+  return file;
+}
+
+inline std::string source_line(const Site &site, const std::string &root) {
+  std::ifstream file(root + "/" + file_of(site, root));
   std::string line;
   for (uint32_t i = 0; i < site.line && std::getline(file, line); ++i) {
   }
@@ -95,9 +104,8 @@ inline std::string source_line(const Site &site) {
 
 // "runtime/limbo.h | header_->count.fetch_add(1, kAcqRel); | acq_rel -> acquire"
 inline std::string key_of(const Mutation &mutant, const std::string &root) {
-  std::string file = mutant.site.file;
-  if (file.compare(0, root.size() + 1, root + "/") == 0) file = file.substr(root.size() + 1);
-  return file + " | " + source_line(mutant.site) + " | " + name_of(mutant);
+  return file_of(mutant.site, root) + " | " + source_line(mutant.site, root) + " | " +
+         name_of(mutant);
 }
 
 inline std::string trimmed(const std::string &text) {

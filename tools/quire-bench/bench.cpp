@@ -9,6 +9,9 @@
 #include <thread>
 #include <utility>
 
+#include "cache_misses.h"
+#include "placement.h"
+
 namespace quire::bench {
 namespace {
 
@@ -16,6 +19,22 @@ namespace {
 std::vector<Benchmark> &registry() {
   static std::vector<Benchmark> all;
   return all;
+}
+
+std::vector<unsigned> &order_of_cpus() {
+  static std::vector<unsigned> order;
+  return order;
+}
+
+std::atomic<uint64_t> &operations() {
+  static std::atomic<uint64_t> done{0};
+  return done;
+}
+
+// Made by the main thread before it starts others, whose misses it then counts too.
+const CacheMisses &cache_misses() {
+  static const CacheMisses counter;
+  return counter;
 }
 
 Measure summary(std::vector<double> values) {
@@ -44,16 +63,35 @@ bool met(const Row &row) {
 
 std::vector<Measure> interleave(const Context &context, const std::vector<Contender> &contenders) {
   const size_t n = contenders.size();
-  std::vector<std::vector<double>> values(n);
+  std::vector<std::vector<double>> values(n), misses(n);
   for (unsigned round = 0; round <= context.rounds; ++round)
     for (size_t i = 0; i < n; ++i) {
       const size_t turn = (i + round) % n;
+      operations().store(0);
+      double before = 0, after = 0;
+      const bool counted = cache_misses().read(&before);
       const double value = contenders[turn].round();
-      if (round != 0) values[turn].push_back(value);
+      if (round == 0) continue;
+      values[turn].push_back(value);
+      const auto done = static_cast<double>(operations().load());
+      if (counted && done > 0 && cache_misses().read(&after))
+        misses[turn].push_back((after - before) / done);
     }
   std::vector<Measure> measures;
-  for (auto &v : values) measures.push_back(summary(std::move(v)));
+  for (size_t i = 0; i < n; ++i) {
+    measures.push_back(summary(std::move(values[i])));
+    if (!misses[i].empty()) measures.back().misses = summary(std::move(misses[i])).median;
+  }
   return measures;
+}
+
+// relaxed: a sum that is read after the threads that add to it were joined.
+void count_operations(uint64_t n) {
+  operations().fetch_add(n, std::memory_order_relaxed);
+}
+
+std::string why_no_cache_misses() {
+  return cache_misses().available() ? "" : cache_misses().why_not();
 }
 
 bool register_benchmark(const Benchmark &benchmark) {
@@ -69,8 +107,13 @@ const std::vector<Benchmark> &benchmarks() {
   return registry();
 }
 
+void place_threads(std::vector<unsigned> order) {
+  order_of_cpus() = std::move(order);
+}
+
 double run_threads(unsigned n, const std::function<void(unsigned)> &fn) {
   if (n == 1) {
+    const Pinned here(order_of_cpus(), 0);
     const CpuStopwatch watch;
     fn(0);
     return watch.ns();
@@ -82,6 +125,7 @@ double run_threads(unsigned n, const std::function<void(unsigned)> &fn) {
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < n; ++t)
     threads.emplace_back([&, t] {
+      const Pinned here(order_of_cpus(), t);
       ready.fetch_add(1);
       while (!go.load()) std::this_thread::yield();
       try {

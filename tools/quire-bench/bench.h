@@ -17,7 +17,9 @@
 // so that a busy neighbour hits all of them alike; the figure is the median over rounds, with the
 // quartiles kept; the first round warms up and is dropped. What counts is the ratio to the peers of
 // the same row. A row without a figure for a peer says so (not_installed), and a row that misses
-// its goal is printed as falling short: nothing here hides either.
+// its goal is printed as falling short: nothing here hides either. Where the processor counts cache
+// misses (cache_misses.h) and a round says how much it did (count_operations), each contender's
+// misses an operation are kept beside its figure.
 //
 // Invariants: interleave(c, k contenders) returns k measures in the same order;
 //   low <= median <= high for each of them.
@@ -64,6 +66,7 @@ inline Goal report_higher() {
 // Median over rounds, with the quartiles. Converts from a plain figure, for what has no rounds.
 struct Measure {
   double median = 0, low = 0, high = 0;
+  double misses = -1;  // of the last-level cache, an operation, median; negative: not counted
   Measure() = default;
   Measure(double value) : median(value), low(value), high(value) {}  // NOLINT: conversion is meant
   Measure(double m, double l, double h) : median(m), low(l), high(h) {}
@@ -92,8 +95,9 @@ struct Row {
   // Where the row lies in a sweep, for programs and plots; 0: in none.
   uint32_t pages = 0;
   unsigned threads = 0;
-  std::string series =
-      {};  // rows of one series of a benchmark are drawn as curves; empty: bars only
+  // Rows of one series of a benchmark are drawn as curves; empty: bars only.
+  std::string series = {};
+  double quantile = 0;  // of a distribution of latencies
 };
 
 // How many times better we are than the peer: above 1 we win, whichever way the figure counts.
@@ -120,6 +124,12 @@ struct Contender {
 };
 
 std::vector<Measure> interleave(const Context &context, const std::vector<Contender> &contenders);
+
+// By a contender, in its round: it has done n more of what its row counts. Any thread.
+void count_operations(uint64_t n);
+
+// Empty: cache misses are counted here. Else why not.
+std::string why_no_cache_misses();
 
 using BenchmarkFn = std::vector<Row> (*)(const Context &context);
 
@@ -181,8 +191,11 @@ class CpuStopwatch {
 
 // Starts n threads, lets them go together, and returns the wall time in ns from then until the last
 // one is done. n == 1 runs fn(0) on the caller's thread and returns its processor time. An
-// exception of any is thrown again here.
+// exception of any is thrown again here. Threads run where place_threads() said.
 double run_threads(unsigned n, const std::function<void(unsigned)> &fn);
+
+// Once, before any row: thread t of run_threads runs on processor order[t]; empty: anywhere.
+void place_threads(std::vector<unsigned> order);
 
 // splitmix64: seeds, shuffles, and data that is not zeros.
 struct Random {

@@ -1,8 +1,10 @@
-// Curves: rows that are one sweep, over threads or over the size of the cache, as lines.
+// Curves: rows that are one sweep, over threads, over the size of the cache or over the quantiles of
+// a latency, as lines.
 //
 // Rows belong to one curve that name the same series of one benchmark (Row::series) and differ in
-// threads alone, or in pages alone. Both axes are logarithmic: a straight line at 45 degrees is
-// perfect scaling, and a factor is the same length anywhere. Peers are drawn by name.
+// threads alone, in pages alone, or in their quantile. Both axes are logarithmic: a straight line at
+// 45 degrees is perfect scaling, and a factor is the same length anywhere. A quantile q stands at
+// 1 / (1 - q): each nine takes the same room. Peers are drawn by name.
 #include "curves.h"
 
 #include <fmt/format.h>
@@ -17,39 +19,66 @@ namespace {
 
 using tools::Svg;
 
-constexpr double kPanelWidth = 500, kPanelHeight = 330, kLeft = 64, kRight = 20, kTop = 40,
-                 kBottom = 100;
+constexpr double kPanelWidth = 500, kPanelHeight = 352, kLeft = 64, kRight = 20, kTop = 40,
+                 kBottom = 122;
+
+enum class Sweep : uint8_t { kThreads, kPages, kQuantiles };
 
 struct Panel {
   std::string title, unit;
-  bool over_threads;
+  Sweep sweep;
   std::vector<const Row *> rows;  // rising by what is swept
-  double x(const Row &row) const { return over_threads ? row.threads : row.pages; }
+  double x(const Row &row) const {
+    switch (sweep) {
+      case Sweep::kThreads:
+        return row.threads;
+      case Sweep::kPages:
+        return row.pages;
+      default:
+        return 1 / (1 - row.quantile);
+    }
+  }
+  std::string tick(const Row &row) const {
+    return sweep == Sweep::kQuantiles ? fmt::format("p{:g}", row.quantile * 100)
+                                      : tools::short_number(x(row));
+  }
+  const char *axis() const {
+    constexpr const char *kNames[] = {"threads", "pages", "share of calls that took no longer"};
+    return kNames[static_cast<size_t>(sweep)];
+  }
 };
 
 std::vector<Panel> panels(const std::vector<Section> &sections) {
-  using Key = std::tuple<std::string, std::string, bool, uint32_t>;
+  using Key = std::tuple<std::string, std::string, Sweep, uint32_t>;
   std::map<Key, Panel> found;
+  const auto add = [&](const char *benchmark, const Row &row, Sweep sweep, uint32_t fixed,
+                       const std::string &what) {
+    Panel &panel = found[{benchmark, row.series, sweep, fixed}];
+    panel.sweep = sweep;
+    panel.unit = row.unit;
+    panel.title = fmt::format("{}: {}{}", benchmark, row.series, what);
+    panel.rows.push_back(&row);
+  };
   for (const Section &section : sections)
     for (const Row &row : section.rows) {
       if (row.series.empty()) continue;
-      for (const bool over_threads : {true, false}) {
-        const uint32_t fixed = over_threads ? row.pages : row.threads;
-        Panel &panel = found[{section.benchmark->name, row.series, over_threads, fixed}];
-        panel.over_threads = over_threads;
-        panel.unit = row.unit;
-        panel.title = fmt::format("{}: {}, {}", section.benchmark->name, row.series,
-                                  over_threads ? tools::short_number(fixed) + " pages"
-                                               : fmt::format("{} threads", fixed));
-        panel.rows.push_back(&row);
+      const char *name = section.benchmark->name;
+      if (row.quantile != 0) {
+        add(name, row, Sweep::kQuantiles, 0, "");
+        continue;
       }
+      const std::string pages =
+          row.pages == 0 ? "" : ", " + tools::short_number(row.pages) + " pages";
+      add(name, row, Sweep::kThreads, row.pages, pages);
+      const char *s = row.threads == 1 ? "" : "s";
+      add(name, row, Sweep::kPages, row.threads, fmt::format(", {} thread{}", row.threads, s));
     }
   std::vector<Panel> out;
   for (auto &entry : found) {
     Panel &panel = entry.second;
     std::sort(panel.rows.begin(), panel.rows.end(),
               [&](const Row *a, const Row *b) { return panel.x(*a) < panel.x(*b); });
-    if (panel.rows.size() > 1) out.push_back(std::move(panel));
+    if (panel.x(*panel.rows.front()) < panel.x(*panel.rows.back())) out.push_back(std::move(panel));
   }
   return out;
 }
@@ -105,10 +134,10 @@ void draw_panel(Svg *svg, double left, double top, const Panel &panel) {
   for (const Row *row : panel.rows) {
     const double x = across.at(panel.x(*row));
     svg->line(x, up.from, x, up.to, "#eeeeee");
-    svg->text(x, up.from + 16, tools::short_number(panel.x(*row)), Svg::Anchor::kMiddle, 11);
+    svg->text(x, up.from + 16, panel.tick(*row), Svg::Anchor::kMiddle, 11);
   }
-  svg->text((across.from + across.to) / 2, up.from + 32, panel.over_threads ? "threads" : "pages",
-            Svg::Anchor::kMiddle, 11, "#666666");
+  svg->text((across.from + across.to) / 2, up.from + 32, panel.axis(), Svg::Anchor::kMiddle, 11,
+            "#666666");
   for (size_t i = 0; i < all.size(); ++i) {
     std::vector<std::pair<double, double>> points;
     for (const auto &[x, y] : all[i].points)

@@ -7,7 +7,12 @@
 // filled chain by chain, so both have a chain's entries near each other in memory, as a young cache
 // has; rows "in any order" have Quire's pages anywhere, as no cache ever gets (filled_cache.h), and
 // the peers as before.
+#include <malloc.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <fstream>
 #include <numeric>
 
 #include "bench.h"
@@ -70,6 +75,7 @@ template <class Body>
 double pass_ns(const FilledCache &cache, uint32_t passes, const Body &body) {
   const CpuStopwatch watch;
   for (uint32_t pass = 0; pass < passes; ++pass) body();
+  count_operations(uint64_t{passes} * cache.chains() * cache.length());
   return watch.ns() / (static_cast<double>(passes) * cache.chains() * cache.length());
 }
 
@@ -238,19 +244,70 @@ std::vector<Row> match(const Context &context) {
   return rows;
 }
 
+uint64_t resident_bytes() {
+  uint64_t total = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> total >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+// Resident bytes that a peer with these keys takes, a page. In a child process, so that neither
+// what was freed before nor what other peers leave behind is in it. 0: no child could be made.
+template <class Peer>
+double peer_bytes(uint32_t pages, uint64_t seed) {
+  int ends[2];
+  if (pipe(ends) != 0) return 0;
+  malloc_trim(0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const uint64_t before = resident_bytes();
+    Peer peer(pages);
+    Random random(seed);
+    for (uint32_t page = 0; page < pages; ++page) peer.insert(quire_key{random(), random()}, page);
+    const uint64_t bytes = resident_bytes() - before;
+    _exit(write(ends[1], &bytes, sizeof bytes) == sizeof bytes ? 0 : 1);
+  }
+  close(ends[1]);
+  uint64_t bytes = 0;
+  const bool told = read(ends[0], &bytes, sizeof bytes) == sizeof bytes;
+  close(ends[0]);
+  if (child > 0) waitpid(child, nullptr, 0);
+  return told ? static_cast<double>(bytes) / pages : 0;
+}
+
 std::vector<Row> memory(const Context &context) {
   std::vector<Row> rows;
   for (const uint32_t pages : page_sweep(context)) {
+    Row row;
+    row.name = size_name(pages) + " pages";
+    row.unit = "B/page";
+    row.goal = at_most(144);
+    row.peers.push_back(
+        Peer{"tbb::concurrent_hash_map + count", peer_bytes<TbbPins>(pages, context.seed)});
+#ifdef QUIRE_BENCH_HAVE_LIBCUCKOO
+    row.peers.push_back(Peer{"libcuckoo + count", peer_bytes<CuckooPins>(pages, context.seed)});
+#endif
+#ifdef QUIRE_BENCH_HAVE_URCU
+    row.peers.push_back(Peer{"liburcu lfht + count", peer_bytes<RcuPins>(pages, context.seed)});
+#endif
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+    row.peers.push_back(
+        Peer{"rocksdb HyperClockCache", peer_bytes<ClockCache>(pages, context.seed)});
+    row.peers.push_back(
+        Peer{"rocksdb LRUCache, 64 shards", peer_bytes<LruCache>(pages, context.seed)});
+#endif
+    row.peers.push_back(
+        Peer{"mutex + unordered_map + count", peer_bytes<MutexMap>(pages, context.seed)});
     const FilledCache cache(pages, pages / kChain, kChain, context.seed);
     quire_stats stats;
     QUIRE_INIT(&stats);
     check(quire_stats_get(cache.get(), &stats), "quire_stats_get");
-    rows.push_back(Row{size_name(pages) + " pages",
-                       "B/page",
-                       at_most(144),
-                       static_cast<double>(stats.metadata_bytes) / pages,
-                       {},
-                       "the whole region: index, descriptors, pool, leases, namespaces, stats"});
+    row.value = static_cast<double>(stats.metadata_bytes) / pages;
+    row.note =
+        "the whole region: index, descriptors, pool, leases, namespaces, stats; peers hold keys, "
+        "numbers and counts only, as resident bytes";
+    row.pages = pages;
+    row.series = "metadata";
+    rows.push_back(row);
   }
   return rows;
 }

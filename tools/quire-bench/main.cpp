@@ -12,11 +12,13 @@
 #include <exception>
 #include <fstream>
 #include <regex>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "bench.h"
+#include "placement.h"
 #include "report.h"
 
 namespace quire::bench {
@@ -32,8 +34,10 @@ bool write_file(const std::string &path, const std::string &text) {
 }
 
 int run_benchmarks(const std::vector<const Benchmark *> &chosen, const Context &context,
-                   const std::string &json_path, const std::string &plot_path) {
+                   const std::string &placement, const std::string &json_path,
+                   const std::string &plot_path) {
   Machine machine = this_machine();
+  machine.placement = placement;
   fmt::print("{}", machine_text(machine, context));
   std::vector<Section> sections;
   bool all_ran = true;
@@ -50,8 +54,32 @@ int run_benchmarks(const std::vector<const Benchmark *> &chosen, const Context &
   machine.load_after = load_average();
   fmt::print("{}", summary_text(sections, machine));
   const bool wrote = write_file(json_path, json(sections, machine, context));
-  const bool drew = write_file(plot_path, plot(sections, machine));
+  const bool drew = write_file(plot_path, plot(sections, machine, context));
   return all_ran && wrote && drew ? 0 : 1;
+}
+
+// Shows runs that were stored, one after the other, as one run of the first one's machine.
+int show_stored(const std::vector<std::string> &files, const std::string &plot_path) {
+  std::vector<StoredRun> runs;
+  std::vector<Section> sections;
+  for (const std::string &path : files) {
+    std::ifstream file(path, std::ios::binary);
+    std::stringstream text;
+    text << file.rdbuf();
+    try {
+      if (!file) throw std::runtime_error("cannot be read");
+      runs.push_back(parse_json(text.str()));
+    } catch (const std::exception &e) {
+      fmt::print(stderr, "quire-bench: {}: {}\n", path, e.what());
+      return 2;
+    }
+    sections.insert(sections.end(), runs.back().sections.begin(), runs.back().sections.end());
+    fmt::print("{}", machine_text(runs.back().machine, runs.back().context));
+    for (const Section &section : runs.back().sections) fmt::print("{}", section_text(section));
+    fmt::print("{}", summary_text(runs.back().sections, runs.back().machine));
+  }
+  const StoredRun &first = runs.front();
+  return write_file(plot_path, plot(sections, first.machine, first.context)) ? 0 : 1;
 }
 
 bool is_of_gpu(const Benchmark &benchmark) {
@@ -72,9 +100,16 @@ void set_threads(Context *context) {
   context->threads = counts.back();
 }
 
+Placement placement_of(const std::string &name) {
+  return name == "near"     ? Placement::kNear
+         : name == "spread" ? Placement::kSpread
+                            : Placement::kAnywhere;
+}
+
 int run(int argc, char **argv) {
   Context context;
-  std::string rows = ".*", json_path, plot_path;
+  std::string rows = ".*", json_path, plot_path, placement = "anywhere";
+  std::vector<std::string> stored;
   bool list = false, gpu = false;
   unsigned rounds = 0;
   CLI::App app("Measures Quire and its peers; prints each figure with its goal.");
@@ -88,10 +123,16 @@ int run(int argc, char **argv) {
       ->delimiter(',')
       ->check(CLI::Range(1u, 1024u))
       ->capture_default_str();
-  app.add_flag("--large", context.large, "caches of 16M pages too: up to 12 GiB of memory");
+  app.add_flag("--large", context.large, "caches of 16M pages too: up to 16 GiB of memory");
+  app.add_option("--pin", placement,
+                 "keep each thread on a processor of its own: near fills one NUMA node after the "
+                 "other, spread takes them in turn")
+      ->check(CLI::IsMember({"anywhere", "near", "spread"}))
+      ->capture_default_str();
   app.add_option("--seed", context.seed, "of shuffles and data")->capture_default_str();
   app.add_option("--json", json_path, "write figures here");
   app.add_option("--plot", plot_path, "write an SVG plot here");
+  app.add_option("--from", stored, "measure nothing: show and plot what --json wrote");
   app.add_option("--trace", context.traces, "JSON lines to replay too, as quire-replay reads them");
   app.add_flag("--gpu", gpu, "run the benchmarks of the GPU's data plane, and only these");
   app.add_flag("--list", list, "name the benchmarks and end");
@@ -117,9 +158,11 @@ int run(int argc, char **argv) {
       fmt::print("{:<28} {}\n", benchmark->name, benchmark->about);
     return 0;
   }
+  if (!stored.empty()) return show_stored(stored, plot_path);
   set_threads(&context);
+  place_threads(cpu_order(placement_of(placement), numa_nodes(), usable_cpus()));
   context.rounds = rounds != 0 ? rounds : context.quick ? 3 : 9;
-  return run_benchmarks(chosen, context, json_path, plot_path);
+  return run_benchmarks(chosen, context, placement, json_path, plot_path);
 }
 
 }  // namespace

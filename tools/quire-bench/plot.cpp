@@ -1,6 +1,6 @@
-// The plot: curves of what was swept (curves.cpp), then a group of bars a row, ours and each peer's, scaled to the largest of the group; every
-// bar carries its figure, and a mark shows the goal. Rows have different units, so only lengths
-// within one group can be compared.
+// The plot: curves of what was swept (curves.cpp), then a group of bars a row, ours and each peer's,
+// scaled to the largest of the group; every bar carries its figure, and a mark shows the goal. Rows
+// have different units, so only lengths within one group can be compared.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace {
 
 using tools::Svg;
 
-constexpr double kWidth = 1000, kBarLeft = 300, kBarRight = 860, kBar = 16, kStep = 20, kTop = 66,
+constexpr double kWidth = 1000, kBarLeft = 300, kBarRight = 860, kBar = 16, kStep = 20, kTop = 82,
                  kGap = 46;
 
 double group_height(const Row &row) {
@@ -56,17 +56,22 @@ void draw_row(Svg *svg, double top, const Benchmark &benchmark, const Row &row) 
 
 }  // namespace
 
-std::string plot(const std::vector<Section> &sections, const Machine &machine) {
+std::string plot(const std::vector<Section> &sections, const Machine &machine,
+                 const Context &context) {
   const double curves = curves_height(sections);
   double height = kTop + 20 + curves;
   for (const Section &section : sections)
     for (const Row &row : section.rows) height += group_height(row);
   Svg svg(kWidth, height);
   svg.text(20, 28, "quire-bench", Svg::Anchor::kStart, 18, "#222222", true);
-  svg.text(20, 48,
-           fmt::format("{}, {} cores, load {:.2f} to {:.2f}; bars compare within a group only; the "
-                       "mark is the goal; Nx: times better than that peer",
-                       machine.cpu, machine.cores, machine.load_before, machine.load_after));
+  svg.text(
+      20, 48,
+      fmt::format("{}, {} cores, load {:.2f} to {:.2f}, {}; medians of {} rounds{}", machine.cpu,
+                  machine.cores, machine.load_before, machine.load_after, machine.date,
+                  context.rounds, context.quick ? ", QUICK: not for quoting" : ""));
+  svg.text(
+      20, 64,
+      "bars compare within a group only; the mark is the goal; Nx: times better than that peer");
   draw_curves(&svg, kTop, sections);
   double top = kTop + curves;
   for (const Section &section : sections)

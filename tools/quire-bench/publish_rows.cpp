@@ -39,6 +39,7 @@ class PeerRounds {
     const CpuStopwatch watch;
     for (uint32_t i = 0; i < batch_; ++i) peer_.insert(keys[i], i);
     const double ns = watch.ns() / batch_;
+    count_operations(batch_);
     for (const quire_key &key : keys) peer_.erase(key);
     return ns;
   }
@@ -66,8 +67,8 @@ std::vector<Row> new_pages(const Context &context) {
                                 const CpuStopwatch watch;
                                 for (uint32_t i = 0; i < batch; i += kChain)
                                   ns += cache.publish_chain(keys.data() + i, kChain);
-
                                 whole.push_back(watch.ns() / batch);
+                                count_operations(batch);
                                 return ns / batch;
                               }},
                              {"tbb", [&] { return tbb.round(); }},

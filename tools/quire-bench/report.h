@@ -1,10 +1,13 @@
 // How quire-bench shows rows: a table for people, JSON for programs, a plot of who wins by how
 // much.
 //
-// Every output begins with the machine it ran on, since absolute times mean nothing without it.
+// Every output begins with the machine it ran on, its load, the day and the rounds, since absolute
+// times mean nothing without them. What json() wrote, parse_json() reads, so that a run of another
+// machine, or several, can be drawn here (quire-bench --from).
 #ifndef QUIRE_BENCH_REPORT_H
 #define QUIRE_BENCH_REPORT_H
 
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -17,6 +20,10 @@ struct Machine {
   unsigned cores = 0;
   double load_before = 0, load_after = 0;  // 1 minute averages
   uint64_t memory_bytes = 0;
+  unsigned numa_nodes = 1;
+  std::string date;             // "2026-11-24 02:10 UTC", when the run began
+  std::string placement;        // of threads: "anywhere", "near", "spread"
+  std::string no_cache_misses;  // why they are not counted; empty: they are
 };
 
 Machine this_machine();
@@ -33,7 +40,18 @@ std::string section_text(const Section &section);
 std::string summary_text(const std::vector<Section> &sections, const Machine &machine);
 std::string json(const std::vector<Section> &sections, const Machine &machine,
                  const Context &context);
-std::string plot(const std::vector<Section> &sections, const Machine &machine);
+std::string plot(const std::vector<Section> &sections, const Machine &machine,
+                 const Context &context);
+
+// A run that was written by json(). Throws std::runtime_error on text that is none.
+struct StoredRun {
+  std::deque<std::string> texts;  // what the benchmarks' names point to
+  std::deque<Benchmark> benchmarks;
+  std::vector<Section> sections;
+  Machine machine;
+  Context context;
+};
+StoredRun parse_json(const std::string &text);
 
 }  // namespace quire::bench
 

@@ -19,6 +19,7 @@ namespace quire::bench {
 namespace {
 
 constexpr uint32_t kChain = 128;
+constexpr uint32_t kWarmPages = 1u << 21;
 
 std::string threads_name(unsigned n) {
   return std::to_string(n) + (n == 1 ? " thread" : " threads");
@@ -53,11 +54,12 @@ double throughput(unsigned n, const std::vector<uint32_t> &order, uint32_t lengt
     found += mine;
   };
   // Once over everything, not timed: the contenders before have left other things in the caches,
-  // and fewer threads would take longer to get over that.
-  const size_t share = order.size() / n;
+  // and fewer threads would take longer to get over that. What no cache holds anyway is left out.
+  const size_t share = std::min<size_t>(order.size(), kWarmPages / length) / n;
   wall_ns(n, [&](unsigned t) { pass(t, share); });
   const double ns = wall_ns(n, [&](unsigned t) { pass(t, visits); });
   const uint64_t pages = uint64_t{n} * visits * length;
+  count_operations(found.load());
   if (found.load() != pages + uint64_t{n} * share * length)
     throw std::runtime_error("a contender has lost pages");
   return static_cast<double>(pages) * 1000 / ns;
@@ -113,6 +115,7 @@ class RandomReads {
       sum += mine;
     });
     do_not_optimize(sum.load());
+    count_operations(lines_.size() + uint64_t{n} * reads);
     return static_cast<double>(n) * reads * 1000 / ns;
   }
 
@@ -158,15 +161,67 @@ Row scaling_row(const std::string &name, const Curve &ours, const Curve &reads, 
   return row;
 }
 
+// The peers that a row of lookups is held against, filled with the same keys: each by a thread of
+// its own, as they take turns for nothing else.
+class Peers {
+ public:
+  using Round = std::function<double(unsigned threads)>;
+  struct One {
+    std::string name;
+    double want;
+    Round round;
+  };
+
+  Peers(const FilledCache &cache, const std::vector<uint32_t> &order, uint32_t visits) {
+    const uint32_t pages = cache.chains() * cache.length();
+    std::vector<std::function<void()>> fills;
+    const auto add = [&]<class Peer>(const std::shared_ptr<Peer> &peer, const char *name,
+                                     double want) {
+      fills.emplace_back([&cache, peer] { fill_peer(*peer, cache); });
+      all_.push_back(One{name, want, [&cache, &order, visits, peer](unsigned n) {
+                           return throughput(n, order, kChain, visits, peer_visit(*peer, cache));
+                         }});
+    };
+    add(std::make_shared<TbbPins>(pages), "tbb::concurrent_hash_map + count", 4);
+#ifdef QUIRE_BENCH_HAVE_ROCKSDB
+    add(std::make_shared<ClockCache>(pages), "rocksdb HyperClockCache", 8);
+    add(std::make_shared<LruCache>(pages), "rocksdb LRUCache, 64 shards", 0);
+#else
+    missing_ = {not_installed("rocksdb HyperClockCache", 8), not_installed("rocksdb LRUCache")};
+#endif
+#ifdef QUIRE_BENCH_HAVE_LIBCUCKOO
+    add(std::make_shared<CuckooPins>(pages), "libcuckoo + count", 0);
+#else
+    missing_.push_back(not_installed("libcuckoo + count"));
+#endif
+#ifdef QUIRE_BENCH_HAVE_URCU
+    add(std::make_shared<RcuPins>(pages), "liburcu lfht + count", 0);
+#else
+    missing_.push_back(not_installed("liburcu lfht + count"));
+#endif
+    run_threads(static_cast<unsigned>(fills.size()), [&](unsigned t) { fills[t](); });
+  }
+
+  const std::vector<One> &all() const {
+    return all_;
+  }
+  const std::vector<Peer> &missing() const {
+    return missing_;
+  }
+
+ private:
+  std::vector<One> all_;
+  std::vector<Peer> missing_;
+};
+
 void lookup_at(const Context &context, uint32_t pages, std::vector<Row> *rows) {
   const FilledCache cache(pages, pages / kChain, kChain, context.seed);
   const std::vector<uint32_t> order = shuffled(cache.chains(), context.seed + 1);
-  const uint32_t visits = context.quick ? 64 : 8192, fewer = std::max(1u, visits / 8);
-  TbbPins tbb(pages);
-  fill_peer(tbb, cache);
+  const uint32_t visits = context.quick ? 64 : 8192;
+  const Peers peers(cache, order, std::max(1u, visits / 8));
   // What a lookup may touch: bins, descriptors, links, keys.
   const RandomReads reads(size_t{pages} * 128);
-  std::vector<std::function<double(unsigned)>> contenders = {
+  std::vector<Peers::Round> contenders = {
       [&](unsigned n) {
         return throughput(n, order, kChain, visits, [&](unsigned) {
           return [&cache, out = std::vector<quire_page>(kChain)](uint32_t chain) mutable {
@@ -174,14 +229,8 @@ void lookup_at(const Context &context, uint32_t pages, std::vector<Row> *rows) {
           };
         });
       },
-      [&](unsigned n) { return reads.round(n, visits * 64); },
-      [&](unsigned n) { return throughput(n, order, kChain, fewer, peer_visit(tbb, cache)); }};
-#ifdef QUIRE_BENCH_HAVE_ROCKSDB
-  ClockCache clock(pages);
-  fill_peer(clock, cache);
-  contenders.emplace_back(
-      [&](unsigned n) { return throughput(n, order, kChain, fewer, peer_visit(clock, cache)); });
-#endif
+      [&](unsigned n) { return reads.round(n, visits * 64); }};
+  for (const Peers::One &peer : peers.all()) contenders.push_back(peer.round);
   const std::vector<Curve> curve = curves(context, contenders);
   for (size_t i = 0; i < context.thread_counts.size(); ++i) {
     const unsigned n = context.thread_counts[i];
@@ -190,12 +239,9 @@ void lookup_at(const Context &context, uint32_t pages, std::vector<Row> *rows) {
     row.unit = "M pages/s";
     row.goal = report_higher();
     row.value = curve[0].at[i];
-    row.peers.push_back(Peer{"tbb::concurrent_hash_map + count", curve[2].at[i], 4});
-#ifdef QUIRE_BENCH_HAVE_ROCKSDB
-    row.peers.push_back(Peer{"rocksdb HyperClockCache", curve[3].at[i], 8});
-#else
-    row.peers.push_back(not_installed("rocksdb HyperClockCache", 8));
-#endif
+    for (size_t k = 0; k < peers.all().size(); ++k)
+      row.peers.push_back(Peer{peers.all()[k].name, curve[2 + k].at[i], peers.all()[k].want});
+    row.peers.insert(row.peers.end(), peers.missing().begin(), peers.missing().end());
     row.peers.push_back(Peer{"random reads, M lines/s", curve[1].at[i]});
     row.pages = pages;
     row.threads = n;
@@ -227,19 +273,20 @@ std::vector<quire_key> prompts(uint32_t sessions, uint32_t shared, uint64_t seed
 
 constexpr uint32_t kShared = 112;
 
-Row ratio_row(const std::string &name, const Curve &ours, const Curve &other, size_t i, Goal goal,
-              unsigned threads) {
-  Row row;
-  row.name = name + ", over disjoint prompts, " + threads_name(threads);
-  row.unit = "x";
-  row.goal = goal;
-  row.value = ours.at[i].median / other.at[i].median;
-  row.threads = threads;
-  char text[96];
-  std::snprintf(text, sizeof text, "%.1f against %.1f M pages/s", ours.at[i].median,
-                other.at[i].median);
-  row.note = text;
-  return row;
+// What sessions behind one prompt reach on each number of threads, against disjoint ones.
+void hot_rows(const Context &context, const std::string &name, const Curve &ours,
+              const Curve &disjoint, double want, std::vector<Row> *rows) {
+  for (size_t i = 0; i < context.thread_counts.size(); ++i) {
+    Row row;
+    row.name = name + ", " + threads_name(context.thread_counts[i]);
+    row.unit = "M pages/s";
+    row.goal = report_higher();
+    row.value = ours.at[i];
+    row.peers = {Peer{"disjoint prompts", disjoint.at[i], want}};
+    row.threads = context.thread_counts[i];
+    row.series = name;
+    rows->push_back(row);
+  }
 }
 
 std::vector<Row> hot_prompt(const Context &context) {
@@ -268,15 +315,15 @@ std::vector<Row> hot_prompt(const Context &context) {
       curves(context,
              {contender(disjoint, order), contender(behind_one, order), contender(disjoint, same)});
   std::vector<Row> rows;
-  for (size_t i = 0; i < context.thread_counts.size(); ++i) {
-    const unsigned n = context.thread_counts[i];
-    rows.push_back(ratio_row("a prompt of 112 pages shared, 16 of their own", curve[1], curve[0], i,
-                             at_least(0.8), n));
-    rows.push_back(
-        ratio_row("all on the very same 128 pages", curve[2], curve[0], i, report_higher(), n));
-  }
+  hot_rows(context, "112 pages shared, 16 of their own", curve[1], curve[0], 0.8, &rows);
+  hot_rows(context, "the very same 128 pages", curve[2], curve[0], 0, &rows);
   return rows;
 }
+
+// Where the 16 new pages of a turn go: behind a prompt of the thread's own, behind one that all
+// share, or there and the same ones for all, so that one of them publishes and the others find it
+// done or are told so.
+enum class Tails : uint8_t { kDisjoint, kBehindOne, kTheSame };
 
 // Sessions that publish: each turn hits the prompt and adds 16 new pages behind it. Behind one
 // prompt, all turns count their children on its last page.
@@ -285,31 +332,37 @@ std::vector<Row> hot_publish(const Context &context) {
   // Room for all that all rounds publish: what is measured is publishing, not making room.
   uint32_t room = 2 * (context.threads + 1) * kChain;
   for (const unsigned n : context.thread_counts)
-    room += 2 * (context.rounds + 1) * n * turns * (kChain - kShared);
+    room += 3 * (context.rounds + 1) * n * turns * (kChain - kShared);
   const FilledCache cache(room, 0, kChain, context.seed);
   const auto own = prompts(context.threads, 0, context.seed + 1);
   const auto one = prompts(1, 0, context.seed + 2);
-  std::atomic<uint64_t> seed{context.seed + 3};
-  const auto contender = [&](const std::vector<quire_key> &keys, bool shared) {
-    return [&, shared](unsigned n) {
+  uint64_t seed = context.seed + 3;
+  const auto contender = [&](Tails tails) {
+    return [&, tails](unsigned n) {
+      const bool shared = tails != Tails::kDisjoint;
+      const uint64_t first = seed;
+      seed += n;
       const double ns = wall_ns(n, [&](unsigned t) {
-        std::vector<quire_key> mine(keys.begin() + (shared ? 0 : std::ptrdiff_t{t} * kChain),
-                                    keys.begin() + (shared ? 1 : std::ptrdiff_t{t} + 1) * kChain);
+        const std::vector<quire_key> &keys = shared ? one : own;
+        const auto from = keys.begin() + (shared ? 0 : std::ptrdiff_t{t} * kChain);
+        std::vector<quire_key> mine(from, from + kChain);
         std::vector<quire_page> pages(kChain);
-        Random random(++seed);
+        Random random(first + (tails == Tails::kTheSame ? 0 : t));
         for (uint32_t turn = 0; turn < turns; ++turn) {
           for (uint32_t i = kShared; i < kChain; ++i) mine[i] = quire_key{random(), random()};
           cache.serve(mine.data(), kChain, pages.data());
         }
       });
+      count_operations(uint64_t{n} * turns * kChain);
       return static_cast<double>(n) * turns * kChain * 1000 / ns;
     };
   };
-  const std::vector<Curve> curve = curves(context, {contender(own, false), contender(one, true)});
+  const std::vector<Curve> curve = curves(
+      context,
+      {contender(Tails::kDisjoint), contender(Tails::kBehindOne), contender(Tails::kTheSame)});
   std::vector<Row> rows;
-  for (size_t i = 0; i < context.thread_counts.size(); ++i)
-    rows.push_back(ratio_row("16 new pages behind one prompt of 112", curve[1], curve[0], i,
-                             report_higher(), context.thread_counts[i]));
+  hot_rows(context, "16 new pages each behind one prompt of 112", curve[1], curve[0], 0.8, &rows);
+  hot_rows(context, "the very same 16 new pages for all", curve[2], curve[0], 0, &rows);
   return rows;
 }
 
