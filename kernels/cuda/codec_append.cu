@@ -19,6 +19,7 @@ struct AppendTask {
   TokenMap map;
   Rows k, v;
   Deal deal_k, deal_v;
+  Tiles tiles;
   unsigned long long *nonfinite;
   uint32_t layer, n;
   DType dtype;
@@ -27,7 +28,7 @@ struct AppendTask {
 
 // Headers of pages that the tile touches, and the statistics of direct ones.
 QUIRE_DEVICE void mark_pages(const AppendTask &task, const Tile &tile, const Place &place) {
-  if (place.frame == nullptr || !place.first || tile.is_k != (task.k.data != nullptr)) return;
+  if (place.frame == nullptr || !place.first || tile.with_k != (task.k.data != nullptr)) return;
   const quire_page_layout &layout = place.open ? task.codec.open : task.codec.sealed;
   if (tile.head == 0) write_header(layout, place.frame);
   if (layout.statistics != 0) {
@@ -36,38 +37,18 @@ QUIRE_DEVICE void mark_pages(const AppendTask &task, const Tile &tile, const Pla
   }
 }
 
-// Rows of a tile as the encoder wants them: converted, tamed, rotated. Warps call it together;
-// row nullptr: zeros.
 template <uint32_t kBlock>
-QUIRE_DEVICE uint32_t prepare_rows(const quire_part_layout &part, DType type, const uint8_t *row,
-                                   uint32_t block, float (&x)[kBlock]) {
-  const uint32_t bytes = kBlock * (type == DType::kF32 ? 4u : 2u);
-  const auto load = [&](uint32_t b) {
-    if (row != nullptr) {
-      load_block<kBlock>(type, row + b * bytes, x);
-    } else {
-      QUIRE_UNROLL
-      for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
-    }
-  };
-  load(block);
-  if (part.rotation_size == 1) {
-    return peak(x) <= kLargest ? 0 : count_nonfinite(x);
-  }
-  rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
-  // A value that is not finite spreads over its rotation; so does a sum that overflows.
-  if (!__any_sync(kAllLanes, !(peak(x) <= kLargest))) return 0;
-  return tame_and_rotate<kBlock>(part, block, load, x);
-}
-
-template <uint32_t kBlock>
-QUIRE_DEVICE uint32_t encode_tile(const AppendTask &task, const PairShared &shared,
-                                  const Tile &tile, const Place &place, uint32_t wanted) {
+QUIRE_DEVICE uint32_t encode_tile(const AppendTask &task, const PairView &view, const Tile &tile,
+                                  bool is_k, const Place &place, uint32_t wanted,
+                                  Stage<kBlock> *stage) {
   const quire_page_layout &layout = task.codec.sealed;
-  const quire_part_layout &part = tile.is_k ? layout.k : layout.v;
-  const Rows &rows = tile.is_k ? task.k : task.v;
-  const Deal &deal = tile.is_k ? task.deal_k : task.deal_v;
+  const quire_part_layout &part = is_k ? layout.k : layout.v;
+  const Rows &rows = is_k ? task.k : task.v;
+  const Deal &deal = is_k ? task.deal_k : task.deal_v;
+  const uint8_t *base = rows_at(rows, tile);
   const uint64_t chunk = quire_head_offset(&layout, task.layer, tile.head);
+  const uint32_t bytes = kBlock * (task.dtype == DType::kF32 ? 4u : 2u);
+  const bool staged = task.dtype != DType::kF32 && Stage<kBlock>::takes(part.blocks);
   uint32_t nonfinite = 0;
   QUIRE_ROLLED
   for (uint32_t begin = 0; begin < deal.tile_tokens * part.blocks; begin += kWarp) {
@@ -75,51 +56,115 @@ QUIRE_DEVICE uint32_t encode_tile(const AppendTask &task, const PairShared &shar
     const uint32_t block = at - token * part.blocks;
     const Place p = place_from(place, token % kWarp);
     const bool use = token < tile.tokens && (wanted >> token % kWarp & 1u) != 0;
-    const uint8_t *row = use ? tile.base + token * rows.token_stride : nullptr;
-    float x[kBlock];
-    nonfinite += prepare_rows<kBlock>(part, task.dtype, row, block, x);
+    const uint8_t *row = use ? base + token * rows.token_stride : nullptr;
+    float x[kBlock], largest;
+    const auto load = [&](uint32_t b) {
+      if (row != nullptr) {
+        load_block<kBlock>(task.dtype, row + b * bytes, x);
+      } else {
+        QUIRE_UNROLL
+        for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
+      }
+    };
+    if constexpr (kBlock < 64) {
+      if (staged) {
+        load_staged<kBlock>(task.dtype, base, rows.token_stride, part.blocks, begin, tile.tokens,
+                            stage, x);
+      } else {
+        load(block);
+      }
+    } else {
+      load(block);
+    }
+    const uint32_t bad = rotate_tamed<kBlock>(part, block, load, x, &largest);
     Encoded<kBlock> encoded;
-    encode_block<kBlock>(task.codec, part, shared, x, peak(x),
-                         kDirectExponent + QUIRE_EXPONENT_BIAS, task.search != 0, &encoded);
-    if (use) store_encoded<kBlock>(part, p.frame + chunk, p.offset, block, encoded);
+    encode_block<kBlock>(task.codec, part, view, x, largest, kDirectExponent + QUIRE_EXPONENT_BIAS,
+                         task.search != 0, &encoded);
+    if (use) {
+      nonfinite += bad;
+      store_encoded<kBlock>(part, p.frame + chunk, p.offset, block, encoded);
+    }
   }
   return nonfinite;
 }
 
-template <uint32_t kBlock>  // 0: plain formats
-__global__ void __launch_bounds__(kCodecThreads)
-    append_kernel(const __grid_constant__ AppendTask task) {
-  __shared__ PairShared shared;
-  if constexpr (kBlock != 0) {
-    load_pairs(*task.codec.pairs, &shared);
-    __syncthreads();
+// Copies the rows of a tile that go as they are.
+template <uint32_t kBlock>
+QUIRE_DEVICE void append_plain(const AppendTask &task, const Tile &tile, const Place &place,
+                               bool wanted) {
+  const quire_page_layout &layout = kBlock == 0 ? task.codec.sealed : task.codec.open;
+  const auto rows = [&](bool is_k) {
+    const Rows &of = is_k ? task.k : task.v;
+    return plain_rows(layout, is_k ? layout.k : layout.v, place, wanted, task.layer, tile.head,
+                      rows_at(of, tile), of.token_stride);
+  };
+  if (tile.with_k && tile.with_v && layout.k.dim == layout.v.dim) {
+    const PlainRows both[2] = {rows(true), rows(false)};
+    plain_tile<true, 2>(both, layout.k, task.dtype, tile.tile_tokens);
+    return;
   }
-  const uint32_t lane = threadIdx.x % kWarp;
+  QUIRE_ROLLED
+  for (uint32_t part = tile.with_k ? 0 : 1; part < (tile.with_v ? 2u : 1u); ++part) {
+    const PlainRows one[1] = {rows(part == 0)};
+    plain_tile<true, 1>(one, part == 0 ? layout.k : layout.v, task.dtype, tile.tile_tokens);
+  }
+}
+
+template <uint32_t kBlock>
+struct alignas(kPairAlign) AppendShared {
+  PairShared pairs;
+  Stage<kBlock> stages[kCodecThreads / kWarp];
+};
+template <>
+struct AppendShared<0> {};
+
+template <uint32_t kBlock>  // 0: plain formats
+__global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
+    append_kernel(const __grid_constant__ AppendTask task) {
+  __shared__ AppendShared<kBlock> shared;
+  const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const uint32_t heads = task.codec.sealed.kv_heads, page_tokens = task.codec.sealed.page_tokens;
-  const uint32_t tiles_k = task.k.data != nullptr ? task.deal_k.tiles * heads : 0;
-  const uint32_t tiles = tiles_k + (task.v.data != nullptr ? task.deal_v.tiles * heads : 0);
   const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
+  uint32_t i = blockIdx.x * (blockDim.x / kWarp) + warp;
+  const auto fetch = [&](const Tile &tile) {
+    return lane < tile.tokens ? fetch_place(task.map, page_tokens, tile.first + lane)
+                              : RawPlace{-1, -1};
+  };
+  Tile tile =
+      tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i < task.tiles.all ? i : 0);
+  RawPlace raw = fetch(tile);
+  if constexpr (kBlock != 0) {
+    // A small call whose slots are all open needs no tables.
+    if (__syncthreads_or(task.tiles.all > warps || raw.at >= 0)) {
+      load_pairs(*task.codec.pairs, &shared.pairs);
+      __syncthreads();
+    }
+  }
   uint32_t nonfinite = 0;
-  for (uint32_t i = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp; i < tiles;
-       i += warps) {
-    const Tile tile = tile_of(task.k, task.v, task.deal_k, task.deal_v, heads, tiles_k, task.n, i);
-    const Rows &rows = tile.is_k ? task.k : task.v;
+  QUIRE_ROLLED
+  for (; i < task.tiles.all; i += warps) {
     Place place = {};
     if (lane < tile.tokens) {
-      place = place_of(task.frames, task.map, page_tokens, tile.first + lane);
+      place = place_of(task.frames, task.map, page_tokens, raw, tile.first + lane);
       mark_pages(task, tile, place);
     }
-    const uint32_t open = __ballot_sync(kAllLanes, place.frame != nullptr && place.open);
-    const uint32_t sealed = __ballot_sync(kAllLanes, place.frame != nullptr && !place.open);
-    const uint32_t plain = kBlock == 0 ? open | sealed : open;
-    if (plain != 0) {
-      const quire_page_layout &layout = kBlock == 0 ? task.codec.sealed : task.codec.open;
-      plain_tile<true>(layout, tile.is_k ? layout.k : layout.v, place, plain, task.layer, tile.head,
-                       task.dtype, tile.base, rows.token_stride,
-                       tile.is_k ? task.deal_k.tile_tokens : task.deal_v.tile_tokens);
+    const Tile here = tile;
+    if (i + warps < task.tiles.all) {
+      tile = tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i + warps);
+      raw = fetch(tile);
     }
+    const bool there = place.frame != nullptr;
+    const bool plain = there && (kBlock == 0 || place.open);
+    if (__any_sync(kAllLanes, plain)) append_plain<kBlock>(task, here, place, plain);
     if constexpr (kBlock != 0) {
-      if (sealed != 0) nonfinite += encode_tile<kBlock>(task, shared, tile, place, sealed);
+      const PairView view = view_of(shared.pairs);
+      const uint32_t sealed = __ballot_sync(kAllLanes, there && !place.open);
+      QUIRE_ROLLED
+      for (uint32_t part = here.with_k ? 0 : 1; part < (here.with_v ? 2u : 1u); ++part) {
+        if (sealed == 0) break;
+        nonfinite +=
+            encode_tile<kBlock>(task, view, here, part == 0, place, sealed, &shared.stages[warp]);
+      }
     }
   }
   add_count(task.nonfinite, nonfinite);
@@ -154,9 +199,10 @@ cudaError_t append(const CudaCodec &codec, const AppendArgs &args, unsigned long
     part.v = v;
     part.deal_k = make_deal(layout.k, kBlock, args.n);
     part.deal_v = make_deal(layout.v, kBlock, args.n);
-    const uint32_t tiles = (k.data != nullptr ? part.deal_k.tiles * layout.kv_heads : 0) +
-                           (v.data != nullptr ? part.deal_v.tiles * layout.kv_heads : 0);
-    return launch(append_kernel<kBlock>, grid_for(tiles), kCodecThreads, stream, part);
+    part.tiles =
+        make_tiles(part.k, part.v, part.deal_k, part.deal_v, layout.kv_heads, resident<kBlock>());
+    const Grid grid = grid_for(part.tiles.all, resident<kBlock>());
+    return launch(append_kernel<kBlock>, grid.blocks, grid.threads, stream, part);
   });
 }
 

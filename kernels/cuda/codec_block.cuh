@@ -30,28 +30,102 @@ inline constexpr uint32_t kIntervalBytes = 256;  // so that byte 1 of an entry's
 
 struct alignas(8) PairEntry {
   float threshold;
-  uint32_t offset;  // of the interval's values for this lane: base * kIntervalBytes + 8 * copy
+  uint32_t offset;  // where the interval's values for this copy lie
 };
 
+// The first member of a structure that is aligned to kPairAlign, so that the offset of interval K's
+// values has K in bits 8 to 12.
+inline constexpr uint32_t kPairAlign = kIntervalBytes * 32;
 struct alignas(16) PairShared {
-  PairEntry entries[kPairEntries][kCopies];
   float2 values[32][2 * kCopies];  // {plus, minus}; the second half of each row is not used
+  PairEntry entries[kPairEntries][kCopies];
 };
 
+// A lane's way into the tables: on a GPU 32-bit shared addresses, so that a lookup is one addition
+// and one load.
+struct PairView {
+  const PairShared *shared;
+  uint32_t entries;  // what has to be added to (bits of a sum with kPairOffset) * 128
+};
+
+QUIRE_DEVICE uint32_t shared_address(const void *p) {
+#if defined(__CUDA_ARCH__)
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+#else
+  (void)p;
+  return 0;
+#endif
+}
+
+// One entry, or interval, a thread: read once, written to all copies, beginning with another one in
+// each lane so that the writes do not meet in a bank.
 QUIRE_DEVICE void load_pairs(const PairTable &table, PairShared *shared) {
-  for (uint32_t i = threadIdx.x; i < kPairEntries * kCopies; i += blockDim.x) {
-    const uint32_t e = i / kCopies, copy = i % kCopies;
-    shared->entries[e][copy] = {table.threshold[e], table.base[e] * kIntervalBytes + 8 * copy};
+  const uint32_t values = shared_address(shared->values);
+  for (uint32_t i = threadIdx.x; i < kPairEntries + 32; i += blockDim.x) {
+    if (i < kPairEntries) {
+      const uint32_t threshold = bits(table.threshold[i]);
+      const uint32_t offset = values + table.base[i] * kIntervalBytes;
+      QUIRE_UNROLL
+      for (uint32_t j = 0; j < kCopies / 2; ++j) {
+        const uint32_t pair = (i + j) % (kCopies / 2);
+        reinterpret_cast<uint4 *>(shared->entries[i])[pair] =
+            make_uint4(threshold, offset + 16 * pair, threshold, offset + 16 * pair + 8);
+      }
+    } else {
+      const uint32_t k = i - kPairEntries;
+      const float plus = table.plus[k], minus = table.minus[k];
+      QUIRE_UNROLL
+      for (uint32_t j = 0; j < kCopies / 2; ++j) {
+        reinterpret_cast<float4 *>(shared->values[k])[(i + j) % (kCopies / 2)] =
+            make_float4(plus, minus, plus, minus);
+      }
+    }
   }
-  for (uint32_t i = threadIdx.x; i < 32 * kCopies; i += blockDim.x) {
-    const uint32_t k = i / kCopies;
-    shared->values[k][i % kCopies] = make_float2(table.plus[k], table.minus[k]);
-  }
+}
+
+QUIRE_DEVICE PairView view_of(const PairShared &shared) {
+  static_assert(sizeof(shared.entries[0]) == 128);
+  PairView view = {&shared,
+                   shared_address(shared.entries) + 8 * (threadIdx.x % kCopies) - kPairBits * 128u};
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(view.entries));  // else the constant is added anew for every value
+#endif
+  return view;
 }
 
 // ---- rows in and out
 
-// Values of a block from a row in memory, 16-byte aligned; quantised paths only (NaNs stay NaNs).
+// 16-bit values, eight a piece; quantised paths only (NaNs stay NaNs of any kind).
+template <uint32_t kBlock>
+QUIRE_DEVICE void widen_pieces(DType type, const uint4 (&q)[kBlock / 8], float (&x)[kBlock]) {
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < kBlock / 8; ++i) {
+    const uint32_t words[4] = {q[i].x, q[i].y, q[i].z, q[i].w};
+    QUIRE_UNROLL
+    for (uint32_t j = 0; j < 4; ++j) {
+      const float2 f =
+          type == DType::kBF16 ? bfloats_to_floats(words[j]) : halves_to_floats(words[j]);
+      x[8 * i + 2 * j] = f.x;
+      x[8 * i + 2 * j + 1] = f.y;
+    }
+  }
+}
+
+template <uint32_t kBlock>
+QUIRE_DEVICE void narrow_pieces(DType type, const float (&x)[kBlock], uint4 (&q)[kBlock / 8]) {
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < kBlock / 8; ++i) {
+    uint32_t words[4];
+    QUIRE_UNROLL
+    for (uint32_t j = 0; j < 4; ++j) {
+      const float low = x[8 * i + 2 * j], high = x[8 * i + 2 * j + 1];
+      words[j] = type == DType::kBF16 ? floats_to_bfloats(low, high) : floats_to_halves(low, high);
+    }
+    q[i] = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+}
+
+// Values of a block from a row in memory, 16-byte aligned.
 template <uint32_t kBlock>
 QUIRE_DEVICE void load_block(DType type, const uint8_t *from, float (&x)[kBlock]) {
   if (type == DType::kF32) {
@@ -63,19 +137,10 @@ QUIRE_DEVICE void load_block(DType type, const uint8_t *from, float (&x)[kBlock]
     }
     return;
   }
-  const auto *octets = reinterpret_cast<const uint4 *>(from);
+  uint4 q[kBlock / 8];
   QUIRE_UNROLL
-  for (uint32_t i = 0; i < kBlock / 8; ++i) {
-    const uint4 q = octets[i];
-    const uint32_t words[4] = {q.x, q.y, q.z, q.w};
-    QUIRE_UNROLL
-    for (uint32_t j = 0; j < 4; ++j) {
-      const float2 f =
-          type == DType::kBF16 ? bfloats_to_floats(words[j]) : halves_to_floats(words[j]);
-      x[8 * i + 2 * j] = f.x;
-      x[8 * i + 2 * j + 1] = f.y;
-    }
-  }
+  for (uint32_t i = 0; i < kBlock / 8; ++i) q[i] = reinterpret_cast<const uint4 *>(from)[i];
+  widen_pieces<kBlock>(type, q, x);
 }
 
 template <uint32_t kBlock>
@@ -88,16 +153,93 @@ QUIRE_DEVICE void store_block(DType type, const float (&x)[kBlock], uint8_t *to)
     }
     return;
   }
-  auto *octets = reinterpret_cast<uint4 *>(to);
+  uint4 q[kBlock / 8];
+  narrow_pieces<kBlock>(type, x, q);
   QUIRE_UNROLL
-  for (uint32_t i = 0; i < kBlock / 8; ++i) {
-    uint32_t words[4];
-    QUIRE_UNROLL
-    for (uint32_t j = 0; j < 4; ++j) {
-      const float low = x[8 * i + 2 * j], high = x[8 * i + 2 * j + 1];
-      words[j] = type == DType::kBF16 ? floats_to_bfloats(low, high) : floats_to_halves(low, high);
+  for (uint32_t i = 0; i < kBlock / 8; ++i) reinterpret_cast<uint4 *>(to)[i] = q[i];
+}
+
+// ---- rows of 16-bit values by way of shared memory
+//
+// A lane's block is 16 to 64 adjacent bytes: read directly, a warp's load would touch 32 places. So
+// a warp reads its 32 blocks as they lie, sixteen bytes a lane, and exchanges them through shared
+// memory; pieces are permuted within a block so that neither side meets itself in a bank.
+
+template <uint32_t kBlock>
+struct Stage {
+  static constexpr uint32_t kPieces = kBlock / 8;  // of 16 bytes, a block
+  static constexpr uint32_t kOwners = kWarp / kPieces;
+  static constexpr uint32_t kTurn = kPieces == 4 ? 1 : (kPieces == 2 ? 2 : 3);
+
+  uint4 pieces[kPieces * kWarp];
+
+  // Rows lie a constant distance apart from one step to the next only for these.
+  QUIRE_DEVICE static bool takes(uint32_t blocks) { return kOwners % blocks == 0; }
+  QUIRE_DEVICE static uint32_t at(uint32_t owner, uint32_t piece) {
+    return owner * kPieces + (piece ^ (owner >> kTurn & (kPieces - 1)));
+  }
+};
+template <>
+struct Stage<64> {  // would take too much shared memory beside the tables
+  QUIRE_DEVICE static bool takes(uint32_t) { return false; }
+};
+
+// The 32 blocks from block `begin` on (a multiple of 32) of a tile whose rows are `stride` bytes
+// apart; rows from `limit` on are read as zeros. Warps call it together.
+template <uint32_t kBlock>
+QUIRE_DEVICE void load_staged(DType type, const uint8_t *rows, int64_t stride, uint32_t blocks,
+                              uint32_t begin, uint32_t limit, Stage<kBlock> *stage,
+                              float (&x)[kBlock]) {
+  using S = Stage<kBlock>;
+  const uint32_t lane = threadIdx.x % kWarp, owner = lane / S::kPieces;
+  const auto shift = static_cast<uint32_t>(__ffs(static_cast<int>(blocks)) - 1);
+  const uint32_t first = begin + owner, row = first >> shift, block = first & (blocks - 1);
+  const uint32_t rows_a_step = S::kOwners >> shift;
+  const uint8_t *from =
+      rows + static_cast<int64_t>(row) * stride + block * (kBlock * 2) + lane % S::kPieces * 16;
+  uint4 q[S::kPieces];
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < S::kPieces; ++i) {
+    q[i] = make_uint4(0, 0, 0, 0);
+    if (row + i * rows_a_step < limit) {
+      q[i] = *reinterpret_cast<const uint4 *>(from + i * (rows_a_step * stride));
     }
-    octets[i] = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+  __syncwarp();  // what was here before has been read
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < S::kPieces; ++i) {
+    stage->pieces[S::at(i * S::kOwners + owner, lane % S::kPieces)] = q[i];
+  }
+  __syncwarp();
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < S::kPieces; ++i) q[i] = stage->pieces[S::at(lane, i)];
+  widen_pieces<kBlock>(type, q, x);
+}
+
+// The other way; rows whose bit in `wanted` is 0 are not written.
+template <uint32_t kBlock>
+QUIRE_DEVICE void store_staged(DType type, const float (&x)[kBlock], uint8_t *rows, int64_t stride,
+                               uint32_t blocks, uint32_t begin, uint32_t wanted,
+                               Stage<kBlock> *stage) {
+  using S = Stage<kBlock>;
+  const uint32_t lane = threadIdx.x % kWarp, owner = lane / S::kPieces;
+  const auto shift = static_cast<uint32_t>(__ffs(static_cast<int>(blocks)) - 1);
+  const uint32_t first = begin + owner, row = first >> shift, block = first & (blocks - 1);
+  const uint32_t rows_a_step = S::kOwners >> shift;
+  uint8_t *to =
+      rows + static_cast<int64_t>(row) * stride + block * (kBlock * 2) + lane % S::kPieces * 16;
+  uint4 q[S::kPieces];
+  narrow_pieces<kBlock>(type, x, q);
+  __syncwarp();
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < S::kPieces; ++i) stage->pieces[S::at(lane, i)] = q[i];
+  __syncwarp();
+  QUIRE_UNROLL
+  for (uint32_t i = 0; i < S::kPieces; ++i) {
+    const uint4 piece = stage->pieces[S::at(i * S::kOwners + owner, lane % S::kPieces)];
+    if ((wanted >> (row + i * rows_a_step) % kWarp & 1u) != 0) {
+      *reinterpret_cast<uint4 *>(to + i * (rows_a_step * stride)) = piece;
+    }
   }
 }
 
@@ -271,13 +413,35 @@ struct Magnitude {
   }
 };
 
-// Where the values of x's interval lie: 256 * K + 8 * copy.
-QUIRE_DEVICE uint32_t interval_offset(const PairShared &shared, uint32_t copy, const Magnitude &m,
-                                      float x) {
+// Where the values of x's interval lie: K is in bits 8 to 12.
+QUIRE_DEVICE uint32_t interval_offset(const PairView &view, const Magnitude &m, float x) {
   const float z = __fmul_rn(x, m.r);
-  const uint32_t entry = bits(__fmaf_rn(x, m.index, kPairOffset)) & (kPairEntries - 1);
-  const PairEntry e = shared.entries[entry][copy];
+  const uint32_t sum = bits(__fmaf_rn(x, m.index, kPairOffset));
+#if defined(__CUDA_ARCH__)
+  float threshold;
+  uint32_t offset;
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];"
+               : "=f"(threshold), "=r"(offset)
+               : "r"(sum * 128u + view.entries));
+  asm("{.reg .pred p; setp.gt.f32 p, %1, %2; @p add.u32 %0, %0, 256;}"
+      : "+r"(offset)
+      : "f"(z), "f"(threshold));
+  return offset;
+#else
+  const PairEntry e = view.shared->entries[sum - kPairBits][threadIdx.x % kCopies];
   return e.offset + (z > e.threshold ? kIntervalBytes : 0u);
+#endif
+}
+
+QUIRE_DEVICE float2 interval_values(const PairView &view, uint32_t offset) {
+#if defined(__CUDA_ARCH__)
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(offset));
+  return v;
+#else
+  return *reinterpret_cast<const float2 *>(reinterpret_cast<const uint8_t *>(view.shared->values) +
+                                           offset);
+#endif
 }
 
 // Byte 1 of `offset` into byte kAt of four packed interval numbers.
@@ -291,24 +455,22 @@ QUIRE_DEVICE uint32_t pack_interval(uint32_t packed, uint32_t offset) {
 // Sums of squared errors under +s and -s over values i, i + kStride, ... by the tree of the format:
 // strides block / 2 first, 1 last.
 template <uint32_t kBlock, uint32_t kAt, uint32_t kStride, bool kPack>
-QUIRE_DEVICE float2 pair_errors(const PairShared &shared, uint32_t copy, const Magnitude &m,
-                                const float (&x)[kBlock], uint32_t *packed) {
+QUIRE_DEVICE float2 pair_errors(const PairView &view, const Magnitude &m, const float (&x)[kBlock],
+                                uint32_t *packed) {
   if constexpr (kStride == kBlock) {
-    const uint32_t offset = interval_offset(shared, copy, m, x[kAt]);
+    const uint32_t offset = interval_offset(view, m, x[kAt]);
     if constexpr (kPack) packed[kAt / 4] = pack_interval<kAt % 4>(packed[kAt / 4], offset);
-    const float2 v = *reinterpret_cast<const float2 *>(
-        reinterpret_cast<const uint8_t *>(shared.values) + offset);
+    const float2 v = interval_values(view, offset);
     const float plus = __fmaf_rn(-v.x, m.s, x[kAt]), minus = __fmaf_rn(-v.y, m.s, x[kAt]);
     return make_float2(__fmul_rn(plus, plus), __fmul_rn(minus, minus));
   } else {
-    const float2 a = pair_errors<kBlock, kAt, 2 * kStride, kPack>(shared, copy, m, x, packed);
-    const float2 b =
-        pair_errors<kBlock, kAt + kStride, 2 * kStride, kPack>(shared, copy, m, x, packed);
+    const float2 a = pair_errors<kBlock, kAt, 2 * kStride, kPack>(view, m, x, packed);
+    const float2 b = pair_errors<kBlock, kAt + kStride, 2 * kStride, kPack>(view, m, x, packed);
     return make_float2(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y));
   }
 }
 
-// Interval numbers, four a word, into codes, eight a word: K / 2, or (30 - K) / 2 = 15 - (K + 1) / 2
+// Interval numbers, four a word (in the low five bits of bytes), into codes, eight a word: K / 2, or (30 - K) / 2 = 15 - (K + 1) / 2
 // where the scale is negative.
 template <uint32_t kBlock>
 QUIRE_DEVICE void codes_of_intervals(const uint32_t (&packed)[kBlock / 4], bool negative,
@@ -327,16 +489,16 @@ QUIRE_DEVICE void codes_of_intervals(const uint32_t (&packed)[kBlock / 4], bool 
 }
 
 template <uint32_t kBlock>
-QUIRE_DEVICE void find_codes(const PairShared &shared, uint32_t copy, const Magnitude &m,
-                             const float (&x)[kBlock], bool negative, uint32_t *words) {
+QUIRE_DEVICE void find_codes(const PairView &view, const Magnitude &m, const float (&x)[kBlock],
+                             bool negative, uint32_t *words) {
   uint32_t packed[kBlock / 4];
   QUIRE_UNROLL
   for (uint32_t i = 0; i < kBlock / 4; ++i) {
-    packed[i] = __byte_perm(interval_offset(shared, copy, m, x[4 * i]),
-                            interval_offset(shared, copy, m, x[4 * i + 1]), 0x0051u);
+    packed[i] = __byte_perm(interval_offset(view, m, x[4 * i]),
+                            interval_offset(view, m, x[4 * i + 1]), 0x0051u);
     packed[i] = __byte_perm(packed[i],
-                            __byte_perm(interval_offset(shared, copy, m, x[4 * i + 2]),
-                                        interval_offset(shared, copy, m, x[4 * i + 3]), 0x0051u),
+                            __byte_perm(interval_offset(view, m, x[4 * i + 2]),
+                                        interval_offset(view, m, x[4 * i + 3]), 0x0051u),
                             0x5410u);
   }
   codes_of_intervals<kBlock>(packed, negative, words);
@@ -344,16 +506,15 @@ QUIRE_DEVICE void find_codes(const PairShared &shared, uint32_t copy, const Magn
 
 // True where it could not: nothing is written then.
 template <uint32_t kBlock>
-QUIRE_DEVICE bool encode_signed(const PairShared &shared, const float (&x)[kBlock], float largest,
+QUIRE_DEVICE bool encode_signed(const PairView &view, const float (&x)[kBlock], float largest,
                                 uint32_t exponent, bool search, Encoded<kBlock> *out) {
-  const uint32_t copy = threadIdx.x % kCopies;
   const float up = power(-scale_shift(exponent)), down = power(scale_shift(exponent));
   if (!search) {
     const uint32_t byte = float_to_e4m3(__fmul_rn(largest, up));
     const Magnitude m = Magnitude::of(__fmul_rn(e4m3_value(byte), down));
     if (!(__fmul_rn(largest, m.r) < kPairReach)) return true;
     uint32_t packed[kBlock / 4] = {};
-    const float2 e = pair_errors<kBlock, 0, 1, true>(shared, copy, m, x, packed);
+    const float2 e = pair_errors<kBlock, 0, 1, true>(view, m, x, packed);
     const bool negative = e.y < e.x;
     codes_of_intervals<kBlock>(packed, negative, out->words);
     out->scale = byte | (negative ? 128u : 0u);
@@ -367,23 +528,23 @@ QUIRE_DEVICE bool encode_signed(const PairShared &shared, const float (&x)[kBloc
     const uint32_t byte = float_to_e4m3(__fmul_rn(__fmul_rn(largest, factor_of(f)), up));
     const Magnitude m = Magnitude::of(__fmul_rn(e4m3_value(byte), down));
     if (!(__fmul_rn(largest, m.r) < kPairReach)) return true;
-    const float2 e = pair_errors<kBlock, 0, 1, false>(shared, copy, m, x, nullptr);
+    const float2 e = pair_errors<kBlock, 0, 1, false>(view, m, x, nullptr);
     if (best == 256 || e.x < best_error) best = byte, best_error = e.x, best_magnitude = m;
     if (e.y < best_error) best = byte | 128u, best_error = e.y, best_magnitude = m;
   }
-  find_codes<kBlock>(shared, copy, best_magnitude, x, (best & 128u) != 0, out->words);
+  find_codes<kBlock>(view, best_magnitude, x, (best & 128u) != 0, out->words);
   out->scale = best;
   return false;
 }
 
 // Absmax in f16, bitsandbytes' arithmetic: the exact absmax divides, its half is stored.
 template <uint32_t kBlock>
-QUIRE_DEVICE bool encode_absmax(const PairShared &shared, const float (&x)[kBlock], float largest,
+QUIRE_DEVICE bool encode_absmax(const PairView &view, const float (&x)[kBlock], float largest,
                                 Encoded<kBlock> *out) {
   // Below 2^-100 the index's factor would overflow; 0 has its own reciprocal.
   if (largest != 0 && largest < 0x1p-100f) return true;
   const Magnitude m = Magnitude::of(largest);
-  find_codes<kBlock>(shared, threadIdx.x % kCopies, m, x, false, out->words);
+  find_codes<kBlock>(view, m, x, false, out->words);
   out->scale = floats_to_halves(fminf(largest, 65504.0f), 0) & 0xffffu;
   return false;
 }
@@ -412,16 +573,16 @@ QUIRE_DEVICE bool encode_int8(const float (&x)[kBlock], float largest, uint32_t 
 // Codes and scale of a block that is ready (minus its anchor, tamed, rotated); largest is its peak.
 template <uint32_t kBlock>
 QUIRE_DEVICE void encode_block(const CudaCodec &codec, const quire_part_layout &part,
-                               const PairShared &shared, const float (&x)[kBlock], float largest,
+                               const PairView &view, const float (&x)[kBlock], float largest,
                                uint32_t exponent, bool search, Encoded<kBlock> *out) {
   bool slow = true;
   if (largest <= kLargest) {
     if (part.codec.codebook == QUIRE_CODEBOOK_INT8) {
       slow = encode_int8<kBlock>(x, largest, exponent, out);
     } else if (codec.paired != 0 && part.codec.scale == QUIRE_SCALE_F16) {
-      slow = encode_absmax<kBlock>(shared, x, largest, out);
+      slow = encode_absmax<kBlock>(view, x, largest, out);
     } else if (codec.paired != 0) {
-      slow = encode_signed<kBlock>(shared, x, largest, exponent, search, out);
+      slow = encode_signed<kBlock>(view, x, largest, exponent, search, out);
     }
   }
   if (!slow) return;
@@ -533,8 +694,9 @@ QUIRE_DEVICE void store_encoded(const quire_part_layout &part, uint8_t *chunk, u
 
 // ---- decoding
 
-struct DecodeShared {
-  float values[16][kWarp];  // one copy a lane: no two lanes meet in a bank
+// One copy a lane: no two lanes meet in a bank. Aligned so that a code is bits 7 to 10 of an address.
+struct alignas(2048) DecodeShared {
+  float values[16][kWarp];
 };
 
 QUIRE_DEVICE void load_values(const CudaCodec &codec, DecodeShared *shared) {
@@ -543,9 +705,39 @@ QUIRE_DEVICE void load_values(const CudaCodec &codec, DecodeShared *shared) {
   }
 }
 
+struct DecodeView {
+  const DecodeShared *shared;
+  uint32_t values;  // shared address of this lane's copy
+};
+
+QUIRE_DEVICE DecodeView view_of(const DecodeShared &shared) {
+  return {&shared, shared_address(shared.values) + 4 * (threadIdx.x % kWarp)};
+}
+
+// The value of the code in bits kAt to kAt + 3 of a word.
+template <uint32_t kAt>
+QUIRE_DEVICE float code_value(const DecodeView &view, uint32_t word) {
+#if defined(__CUDA_ARCH__)
+  const uint32_t moved = kAt < 7 ? word << (7 - kAt) % 32 : word >> (kAt - 7) % 32;
+  float value;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"((moved & 0x780u) | view.values));
+  return value;
+#else
+  return view.shared->values[word >> kAt & 15u][threadIdx.x % kWarp];
+#endif
+}
+
+// Eight codes of a word: byte by byte, the high nibble first.
+template <uint32_t kByte>
+QUIRE_DEVICE void decode_pair(const DecodeView &view, uint32_t word, float s, float *x) {
+  const float2 f = round_to_halves(__fmul_rn(code_value<8 * kByte + 4>(view, word), s),
+                                   __fmul_rn(code_value<8 * kByte>(view, word), s));
+  x[2 * kByte] = f.x, x[2 * kByte + 1] = f.y;
+}
+
 // Rotated values of a block, each RN16(RN32(code * scale)).
 template <uint32_t kBlock>
-QUIRE_DEVICE void decode_block(const quire_part_layout &part, const DecodeShared &shared,
+QUIRE_DEVICE void decode_block(const quire_part_layout &part, const DecodeView &view,
                                const uint8_t *chunk, uint32_t token, uint32_t block,
                                uint32_t exponent, float (&x)[kBlock]) {
   const uint8_t *row = chunk + quire_row_offset(&part, token);
@@ -568,13 +760,12 @@ QUIRE_DEVICE void decode_block(const quire_part_layout &part, const DecodeShared
     return;
   }
   load_codes<kBlock, 4>(part, block, row, words);
-  const uint32_t lane = threadIdx.x % kWarp;
   QUIRE_UNROLL
-  for (uint32_t i = 0; i < kBlock; i += 2) {
-    const uint32_t byte = words[i / 8] >> (i % 8 / 2 * 8);
-    const float2 f = round_to_halves(__fmul_rn(shared.values[byte >> 4 & 15u][lane], s),
-                                     __fmul_rn(shared.values[byte & 15u][lane], s));
-    x[i] = f.x, x[i + 1] = f.y;
+  for (uint32_t w = 0; w < kBlock / 8; ++w) {
+    decode_pair<0>(view, words[w], s, x + 8 * w);
+    decode_pair<1>(view, words[w], s, x + 8 * w);
+    decode_pair<2>(view, words[w], s, x + 8 * w);
+    decode_pair<3>(view, words[w], s, x + 8 * w);
   }
 }
 

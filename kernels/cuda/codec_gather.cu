@@ -20,6 +20,7 @@ struct GatherTask {
   TokenMap map;
   Rows k, v;
   Deal deal_k, deal_v;
+  Tiles tiles;
   uint32_t layer, n;
   DType dtype;
 };
@@ -31,13 +32,11 @@ struct WarpTurn {
   bool made;
 };
 
-QUIRE_DEVICE void zero_rows(const Tile &tile, const Rows &rows, uint32_t row_bytes,
-                            uint32_t nowhere) {
+QUIRE_DEVICE void zero_rows(uint8_t *base, int64_t stride, uint32_t row_bytes, uint32_t nowhere) {
   for (; nowhere != 0; nowhere &= nowhere - 1) {
     const auto token = static_cast<uint32_t>(__ffs(static_cast<int>(nowhere)) - 1);
-    uint8_t *row = tile.base + token * rows.token_stride;
     for (uint32_t i = threadIdx.x % kWarp * 16; i < row_bytes; i += kWarp * 16) {
-      *reinterpret_cast<uint4 *>(row + i) = make_uint4(0, 0, 0, 0);
+      *reinterpret_cast<uint4 *>(base + token * stride + i) = make_uint4(0, 0, 0, 0);
     }
   }
 }
@@ -68,14 +67,17 @@ QUIRE_DEVICE void add_anchors(const GatherTask &task, const Tile &tile, bool anc
 }
 
 template <uint32_t kBlock>
-QUIRE_DEVICE void decode_tile(const GatherTask &task, const DecodeShared &shared, const Tile &tile,
-                              const Place &place, uint32_t wanted, WarpTurn *kept) {
+QUIRE_DEVICE void decode_tile(const GatherTask &task, const DecodeView &view, const Tile &tile,
+                              bool is_k, const Place &place, uint32_t wanted, WarpTurn *kept,
+                              Stage<kBlock> *stage) {
   const quire_page_layout &layout = task.codec.sealed;
-  const quire_part_layout &part = tile.is_k ? layout.k : layout.v;
-  const Rows &rows = tile.is_k ? task.k : task.v;
-  const Deal &deal = tile.is_k ? task.deal_k : task.deal_v;
+  const quire_part_layout &part = is_k ? layout.k : layout.v;
+  const Rows &rows = is_k ? task.k : task.v;
+  const Deal &deal = is_k ? task.deal_k : task.deal_v;
+  uint8_t *base = rows_at(rows, tile);
   const uint64_t head = quire_head_offset(&layout, task.layer, tile.head);
   const uint32_t bytes = kBlock * (task.dtype == DType::kF32 ? 4u : 2u);
+  const bool staged = task.dtype != DType::kF32 && Stage<kBlock>::takes(part.blocks);
   QUIRE_ROLLED
   for (uint32_t begin = 0; begin < deal.tile_tokens * part.blocks; begin += kWarp) {
     const uint32_t at = begin + threadIdx.x % kWarp, token = at * deal.block_magic >> 20;
@@ -89,62 +91,111 @@ QUIRE_DEVICE void decode_tile(const GatherTask &task, const DecodeShared &shared
       if (layout.statistics != 0) {
         statistics = *reinterpret_cast<const uint4 *>(chunk + layout.statistics);
       }
-      const uint32_t exponent = (tile.is_k ? statistics.x : statistics.x >> 8) & 255u;
-      decode_block<kBlock>(part, shared, chunk, p.offset, block, exponent, x);
+      const uint32_t exponent = (is_k ? statistics.x : statistics.x >> 8) & 255u;
+      decode_block<kBlock>(part, view, chunk, p.offset, block, exponent, x);
     } else {
       QUIRE_UNROLL
       for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
     }
     if (part.rotation_size > 1) rotate<kBlock>(x, part.rotation_size, part.rotation_read);
-    if (tile.is_k && part.codec.anchor != 0) {
+    if (is_k && part.codec.anchor != 0) {
       const bool anchored = (statistics.x >> 16 & QUIRE_HEAD_ANCHORED) != 0;
       add_anchors<kBlock>(task, tile, anchored, statistics.y, p.offset, block, kept, x);
     }
-    if (use) {
-      store_block<kBlock>(task.dtype, x, tile.base + token * rows.token_stride + block * bytes);
+    if constexpr (kBlock < 64) {
+      if (staged) {
+        store_staged<kBlock>(task.dtype, x, base, rows.token_stride, part.blocks, begin, wanted,
+                             stage);
+        continue;
+      }
     }
+    if (use) store_block<kBlock>(task.dtype, x, base + token * rows.token_stride + block * bytes);
   }
 }
 
+template <uint32_t kBlock>
+QUIRE_DEVICE void gather_plain(const GatherTask &task, const Tile &tile, const Place &place,
+                               bool wanted) {
+  const quire_page_layout &layout = kBlock == 0 ? task.codec.sealed : task.codec.open;
+  const auto rows = [&](bool is_k) {
+    const Rows &of = is_k ? task.k : task.v;
+    return plain_rows(layout, is_k ? layout.k : layout.v, place, wanted, task.layer, tile.head,
+                      rows_at(of, tile), of.token_stride);
+  };
+  if (tile.with_k && tile.with_v && layout.k.dim == layout.v.dim) {
+    const PlainRows both[2] = {rows(true), rows(false)};
+    plain_tile<false, 2>(both, layout.k, task.dtype, tile.tile_tokens);
+    return;
+  }
+  QUIRE_ROLLED
+  for (uint32_t part = tile.with_k ? 0 : 1; part < (tile.with_v ? 2u : 1u); ++part) {
+    const PlainRows one[1] = {rows(part == 0)};
+    plain_tile<false, 1>(one, part == 0 ? layout.k : layout.v, task.dtype, tile.tile_tokens);
+  }
+}
+
+template <uint32_t kBlock>
+struct GatherShared {
+  DecodeShared values;
+  PageTurn turns[kCodecThreads / kWarp];
+  Stage<kBlock> stages[kCodecThreads / kWarp];
+};
+template <>
+struct GatherShared<0> {};
+
 template <uint32_t kBlock>  // 0: plain formats
-__global__ void __launch_bounds__(kCodecThreads)
+__global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     gather_kernel(const __grid_constant__ GatherTask task) {
-  __shared__ DecodeShared shared;
-  __shared__ PageTurn turns[kBlock == 0 ? 1 : kCodecThreads / kWarp];
+  __shared__ GatherShared<kBlock> shared;
+  const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const uint32_t heads = task.codec.sealed.kv_heads, page_tokens = task.codec.sealed.page_tokens;
+  const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
+  uint32_t i = blockIdx.x * (blockDim.x / kWarp) + warp;
+  const auto fetch = [&](const Tile &tile) {
+    return lane < tile.tokens ? fetch_place(task.map, page_tokens, tile.first + lane)
+                              : RawPlace{-1, -1};
+  };
+  Tile tile =
+      tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i < task.tiles.all ? i : 0);
+  RawPlace raw = fetch(tile);
+  WarpTurn kept = {nullptr, 0, false};
   if constexpr (kBlock != 0) {
-    load_values(task.codec, &shared);
+    kept.turn = &shared.turns[warp];
+    load_values(task.codec, &shared.values);
     __syncthreads();
   }
-  const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  WarpTurn kept = {&turns[kBlock == 0 ? 0 : warp], 0, false};
-  const uint32_t heads = task.codec.sealed.kv_heads, page_tokens = task.codec.sealed.page_tokens;
-  const uint32_t tiles_k = task.k.data != nullptr ? task.deal_k.tiles * heads : 0;
-  const uint32_t tiles = tiles_k + (task.v.data != nullptr ? task.deal_v.tiles * heads : 0);
-  for (uint32_t i = blockIdx.x * (blockDim.x / kWarp) + warp; i < tiles;
-       i += gridDim.x * (blockDim.x / kWarp)) {
-    const Tile tile = tile_of(task.k, task.v, task.deal_k, task.deal_v, heads, tiles_k, task.n, i);
-    const Deal &deal = tile.is_k ? task.deal_k : task.deal_v;
-    const Rows &rows = tile.is_k ? task.k : task.v;
+  QUIRE_ROLLED
+  for (; i < task.tiles.all; i += warps) {
     Place place = {};
     if (lane < tile.tokens) {
-      place = place_of(task.frames, task.map, page_tokens, tile.first + lane);
+      place = place_of(task.frames, task.map, page_tokens, raw, tile.first + lane);
     }
-    const uint32_t here = __ballot_sync(kAllLanes, place.frame != nullptr);
-    const uint32_t open = __ballot_sync(kAllLanes, place.frame != nullptr && place.open);
-    const uint32_t all = __ballot_sync(kAllLanes, lane < tile.tokens);
-    const quire_part_layout &sealed = tile.is_k ? task.codec.sealed.k : task.codec.sealed.v;
-    if (here != all) {
-      zero_rows(tile, rows, sealed.dim * (task.dtype == DType::kF32 ? 4u : 2u), all & ~here);
+    const Tile here = tile;
+    if (i + warps < task.tiles.all) {
+      tile = tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i + warps);
+      raw = fetch(tile);
     }
-    const uint32_t plain = kBlock == 0 ? here : open;
-    if (plain != 0) {
-      const quire_page_layout &layout = kBlock == 0 ? task.codec.sealed : task.codec.open;
-      plain_tile<false>(layout, tile.is_k ? layout.k : layout.v, place, plain, task.layer,
-                        tile.head, task.dtype, tile.base, rows.token_stride, deal.tile_tokens);
+    const bool there = place.frame != nullptr;
+    const uint32_t nowhere = __ballot_sync(kAllLanes, lane < here.tokens && !there);
+    const bool plain = there && (kBlock == 0 || place.open);
+    const uint32_t value_bytes = task.dtype == DType::kF32 ? 4 : 2;
+    if (nowhere != 0 && here.with_k) {
+      zero_rows(rows_at(task.k, here), task.k.token_stride, task.codec.sealed.k.dim * value_bytes,
+                nowhere);
     }
+    if (nowhere != 0 && here.with_v) {
+      zero_rows(rows_at(task.v, here), task.v.token_stride, task.codec.sealed.v.dim * value_bytes,
+                nowhere);
+    }
+    if (__any_sync(kAllLanes, plain)) gather_plain<kBlock>(task, here, place, plain);
     if constexpr (kBlock != 0) {
-      if ((here & ~open) != 0) {
-        decode_tile<kBlock>(task, shared, tile, place, here & ~open, &kept);
+      const DecodeView view = view_of(shared.values);
+      const uint32_t sealed = __ballot_sync(kAllLanes, there && !place.open);
+      QUIRE_ROLLED
+      for (uint32_t part = here.with_k ? 0 : 1; part < (here.with_v ? 2u : 1u); ++part) {
+        if (sealed == 0) break;
+        decode_tile<kBlock>(task, view, here, part == 0, place, sealed, &kept,
+                            &shared.stages[warp]);
       }
     }
   }
@@ -176,9 +227,10 @@ cudaError_t gather(const CudaCodec &codec, const GatherArgs &args, cudaStream_t 
     part.v = v;
     part.deal_k = make_deal(layout.k, kBlock, args.n);
     part.deal_v = make_deal(layout.v, kBlock, args.n);
-    const uint32_t tiles = (k.data != nullptr ? part.deal_k.tiles * layout.kv_heads : 0) +
-                           (v.data != nullptr ? part.deal_v.tiles * layout.kv_heads : 0);
-    return launch(gather_kernel<kBlock>, grid_for(tiles), kCodecThreads, stream, part);
+    part.tiles =
+        make_tiles(part.k, part.v, part.deal_k, part.deal_v, layout.kv_heads, resident<kBlock>());
+    const Grid grid = grid_for(part.tiles.all, resident<kBlock>());
+    return launch(gather_kernel<kBlock>, grid.blocks, grid.threads, stream, part);
   });
 }
 

@@ -50,9 +50,11 @@ QUIRE_DEVICE Job job_of(const SealTask &task, uint32_t number) {
   return j;
 }
 
-struct SealShared {
+template <uint32_t kBlock>
+struct alignas(kPairAlign) SealShared {
   PairShared pairs;
   PageTurn turns[kMaxSlots];
+  Stage<kBlock> stages[kCodecThreads / kWarp];
   uint32_t largest[kMaxSlots];
 };
 
@@ -69,14 +71,20 @@ QUIRE_DEVICE Row row_of(const quire_part_layout &part, uint32_t tokens, uint32_t
   return r;
 }
 
-// Block of an open row, minus its anchor, tamed and rotated. Returns its values that were not
-// finite. Warps call it together.
+// Block of an open row, minus its anchor, tamed and rotated. `begin` is the flat number of the
+// warp's first block. Returns its values that were not finite. Warps call it together.
 template <uint32_t kBlock>
 QUIRE_DEVICE uint32_t prepare_open(const SealTask &task, const Job &job, const PageTurn &turn,
                                    bool anchored, const uint8_t *open, const Row &row,
-                                   float (&x)[kBlock]) {
+                                   uint32_t begin, Stage<kBlock> *stage, float (&x)[kBlock],
+                                   float *largest) {
   const quire_part_layout &part = job.is_k ? task.codec.sealed.k : task.codec.sealed.v;
   const quire_part_layout &from = job.is_k ? task.codec.open.k : task.codec.open.v;
+  const auto subtract = [&](uint32_t b) {
+    if (!anchored || !row.written) return;
+    apply_anchor<kBlock, true>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
+                               row.token, turn, b, x);
+  };
   const auto load = [&](uint32_t b) {
     if (!row.written) {
       QUIRE_UNROLL
@@ -85,16 +93,20 @@ QUIRE_DEVICE uint32_t prepare_open(const SealTask &task, const Job &job, const P
     }
     load_block<kBlock>(DType::kF16, open + quire_row_offset(&from, row.token) + b * (kBlock * 2),
                        x);
-    if (anchored) {
-      apply_anchor<kBlock, true>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
-                                 row.token, turn, b, x);
-    }
+    subtract(b);
   };
-  load(row.block);
-  if (part.rotation_size == 1) return peak(x) <= kLargest ? 0 : count_nonfinite(x);
-  rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
-  if (!__any_sync(kAllLanes, !(peak(x) <= kLargest))) return 0;
-  return tame_and_rotate<kBlock>(part, row.block, load, x);
+  if constexpr (kBlock < 64) {
+    if (Stage<kBlock>::takes(part.blocks)) {
+      load_staged<kBlock>(DType::kF16, open + from.codes, from.row_bytes, part.blocks, begin,
+                          task.tokens, stage, x);
+      subtract(row.block);
+    } else {
+      load(row.block);
+    }
+  } else {
+    load(row.block);
+  }
+  return rotate_tamed<kBlock>(part, row.block, load, x, largest);
 }
 
 QUIRE_DEVICE void finish_head(const SealTask &task, const Job &job, uint8_t *frame, uint8_t *sealed,
@@ -113,9 +125,11 @@ QUIRE_DEVICE void finish_head(const SealTask &task, const Job &job, uint8_t *fra
 }
 
 template <uint32_t kBlock>
-__global__ void __launch_bounds__(kCodecThreads)
+__global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     seal_kernel(const __grid_constant__ SealTask task) {
-  __shared__ SealShared shared;
+  __shared__ SealShared<kBlock> shared;
+  const PairView view = view_of(shared.pairs);
+  Stage<kBlock> *stage = &shared.stages[threadIdx.x / kWarp];
   load_pairs(*task.codec.pairs, &shared.pairs);
   const uint32_t width = task.slot_threads, slot = threadIdx.x / width;
   const uint32_t index = threadIdx.x % width, slots = kCodecThreads / width;
@@ -141,25 +155,28 @@ __global__ void __launch_bounds__(kCodecThreads)
     __syncthreads();
     const uint32_t blocks = job.active ? layout.page_tokens * part.blocks : 0;
     const bool once = blocks <= width;
-    float x[kBlock], largest_here = 0;
+    float x[kBlock], largest = 0, largest_here = 0;
     QUIRE_ROLLED
     for (uint32_t at = 0; at < blocks; at += width) {
       const Row row = row_of(part, at + index < blocks ? task.tokens : 0, at + index);
-      nonfinite += prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row, x);
-      const float largest = peak(x);
+      nonfinite += prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row,
+                                        at + index / kWarp * kWarp, stage, x, &largest);
       largest_here = fmaxf(largest_here, largest <= kLargest ? largest : finite_peak(x));
     }
-    const uint32_t largest = __reduce_max_sync(kAllLanes, bits(largest_here));
-    if (threadIdx.x % kWarp == 0) atomicMax(&shared.largest[slot], largest);
+    const uint32_t of_warp = __reduce_max_sync(kAllLanes, bits(largest_here));
+    if (threadIdx.x % kWarp == 0) atomicMax(&shared.largest[slot], of_warp);
     __syncthreads();
     const uint32_t exponent = exponent_of(from_bits(shared.largest[slot]));
     QUIRE_ROLLED
     for (uint32_t at = 0; at < blocks; at += width) {
       const bool use = at + index < blocks;
       const Row row = row_of(part, use ? task.tokens : 0, at + index);
-      if (!once) prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row, x);
+      if (!once) {
+        prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row,
+                             at + index / kWarp * kWarp, stage, x, &largest);
+      }
       Encoded<kBlock> encoded;
-      encode_block<kBlock>(task.codec, part, shared.pairs, x, peak(x), exponent, task.search != 0,
+      encode_block<kBlock>(task.codec, part, view, x, largest, exponent, task.search != 0,
                            &encoded);
       if (use) store_encoded<kBlock>(part, sealed, row.token, row.block, encoded);
     }
@@ -169,11 +186,12 @@ __global__ void __launch_bounds__(kCodecThreads)
 }
 
 template <uint32_t kBlock>
-__global__ void __launch_bounds__(kCodecThreads)
+__global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     unseal_kernel(const __grid_constant__ SealTask task) {
   __shared__ DecodeShared shared;
   __shared__ PageTurn turns[kMaxSlots];
   load_values(task.codec, &shared);
+  const DecodeView view = view_of(shared);
   const uint32_t width = task.slot_threads, slot = threadIdx.x / width;
   const uint32_t index = threadIdx.x % width, slots = kCodecThreads / width;
   const quire_page_layout &layout = task.codec.sealed;
@@ -204,7 +222,7 @@ __global__ void __launch_bounds__(kCodecThreads)
       const bool use = at + index < blocks;
       const Row row = row_of(part, layout.page_tokens, use ? at + index : 0);
       float x[kBlock];
-      decode_block<kBlock>(part, shared, sealed, row.token, row.block, exponent, x);
+      decode_block<kBlock>(part, view, sealed, row.token, row.block, exponent, x);
       if (part.rotation_size > 1) rotate<kBlock>(x, part.rotation_size, part.rotation_read);
       if (anchored) {
         apply_anchor<kBlock, false>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
@@ -263,13 +281,16 @@ cudaError_t for_batches(const CudaCodec &codec, const SealArgs &args, unsigned l
     const Rows v_part = layout.v.dim != 0 ? there : none;
     const cudaError_t error =
         for_blocks(layout, there, v_part, [&](auto size, const Rows &k, const Rows &v) {
+          constexpr uint32_t kBlock = decltype(size)::value;
           task.with_k = k.data != nullptr ? 1 : 0;
           task.with_v = v.data != nullptr ? 1 : 0;
           task.slot_threads = slot_width(layout, task.with_k != 0, task.with_v != 0);
           const uint64_t jobs =
               uint64_t{task.pages} * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
-          const uint32_t grid = grid_for(jobs * (task.slot_threads / kWarp));
-          if constexpr (decltype(size)::value == 0) {
+          const uint64_t ctas = (jobs * task.slot_threads + kCodecThreads - 1) / kCodecThreads;
+          const uint64_t most = uint64_t{processors()} * resident<kBlock>();
+          const auto grid = static_cast<uint32_t>(ctas < most ? ctas : most);
+          if constexpr (kBlock == 0) {
             return cudaErrorInvalidValue;
           } else {
             return launch(kernel(size), grid, kCodecThreads, stream, task);

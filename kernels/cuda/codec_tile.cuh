@@ -29,26 +29,35 @@ struct Deal {
   uint32_t block_magic;  // ceil(2^20 / blocks): x / blocks for x * blocks < 2^20
 };
 
-// One tile of one part: which tokens, which head, and its rows in the call.
+// Which tokens, which head. A warp takes K and V of a tile one after the other where both are dealt
+// alike and there are tiles enough for all warps, else one of them.
 struct Tile {
-  bool is_k;
-  uint32_t head, first, tokens;
-  uint8_t *base;
+  bool with_k, with_v;
+  uint32_t head, first, tokens, tile_tokens;
 };
 
-QUIRE_DEVICE Tile tile_of(const Rows &k, const Rows &v, const Deal &deal_k, const Deal &deal_v,
-                          uint32_t heads, uint32_t tiles_k, uint32_t n, uint32_t task) {
+// The tiles of a call.
+struct Tiles {
+  uint32_t joint;      // 1: K and V go together
+  uint32_t of_k, all;  // tiles times heads
+};
+
+QUIRE_DEVICE Tile tile_of(const Tiles &tiles, const Deal &deal_k, const Deal &deal_v,
+                          uint32_t heads, uint32_t n, uint32_t task) {
   Tile t;
-  t.is_k = task < tiles_k;
-  const Deal &deal = t.is_k ? deal_k : deal_v;
-  const Rows &rows = t.is_k ? k : v;
-  const uint32_t in_part = t.is_k ? task : task - tiles_k;
+  t.with_k = task < tiles.of_k;
+  t.with_v = tiles.joint != 0 || !t.with_k;
+  const uint32_t in_part = t.with_k ? task : task - tiles.of_k;
+  t.tile_tokens = t.with_k ? deal_k.tile_tokens : deal_v.tile_tokens;
   t.head = in_part % heads;
-  t.first = in_part / heads * deal.tile_tokens;
-  t.tokens = min(deal.tile_tokens, n - t.first);
-  t.base = rows.data + static_cast<int64_t>(t.first) * rows.token_stride +
-           static_cast<int64_t>(t.head) * rows.head_stride;
+  t.first = in_part / heads * t.tile_tokens;
+  t.tokens = min(t.tile_tokens, n - t.first);
   return t;
+}
+
+QUIRE_DEVICE uint8_t *rows_at(const Rows &rows, const Tile &tile) {
+  return rows.data + static_cast<int64_t>(tile.first) * rows.token_stride +
+         static_cast<int64_t>(tile.head) * rows.head_stride;
 }
 
 struct Place {
@@ -75,24 +84,37 @@ QUIRE_DEVICE Place place_of_slot(const Frames &frames, uint32_t page_tokens, int
   return p;
 }
 
-QUIRE_DEVICE Place place_of(const Frames &frames, const TokenMap &map, uint32_t page_tokens,
-                            uint32_t i) {
+// What a token's place is made of, as loaded: asked for a tile ahead, since all else waits for it.
+struct RawPlace {
+  int64_t at, before;  // slots, or the entry of a block table
+};
+
+QUIRE_DEVICE RawPlace fetch_place(const TokenMap &map, uint32_t page_tokens, uint32_t i) {
+  RawPlace r = {-1, -1};
   if (map.slots != nullptr) {
-    const int64_t slot = map.slots[i];
-    Place p = place_of_slot(frames, page_tokens, slot);
-    const int64_t before = i == 0 ? -1 : map.slots[i - 1];
-    p.first = p.offset == 0 || before == -1 || before != (p.open ? slot + 1 : slot - 1);
+    r.at = map.slots[i];
+    if (i != 0) r.before = map.slots[i - 1];
+    return r;
+  }
+  const uint64_t page = (map.first + i) / page_tokens;
+  if (page < map.block_table_length) r.at = map.block_table[page];
+  return r;
+}
+
+QUIRE_DEVICE Place place_of(const Frames &frames, const TokenMap &map, uint32_t page_tokens,
+                            const RawPlace &raw, uint32_t i) {
+  if (map.slots != nullptr) {
+    Place p = place_of_slot(frames, page_tokens, raw.at);
+    p.first = p.offset == 0 || raw.before == -1 || raw.before != (p.open ? raw.at + 1 : raw.at - 1);
     return p;
   }
-  const uint64_t token = map.first + i, page = token / page_tokens;
   Place p = {};
-  const int64_t entry = page < map.block_table_length ? map.block_table[page] : -1;
-  if (entry == -1) return p;
-  p.open = entry < 0;
-  p.offset = static_cast<uint32_t>(token - page * page_tokens);
+  if (raw.at == -1) return p;
+  p.open = raw.at < 0;
+  p.offset = static_cast<uint32_t>((map.first + i) % page_tokens);
   p.first = p.offset == 0 || i == 0;
   const FrameView &view = p.open ? frames.open : frames.sealed;
-  p.frame = view.base + static_cast<uint64_t>(p.open ? -2 - entry : entry) * view.stride;
+  p.frame = view.base + static_cast<uint64_t>(p.open ? -2 - raw.at : raw.at) * view.stride;
   return p;
 }
 
@@ -153,7 +175,9 @@ QUIRE_DEVICE DType plain_type(const quire_part_layout &part) {
   return part.codec.codebook == QUIRE_CODEBOOK_BF16 ? DType::kBF16 : DType::kF16;
 }
 
-QUIRE_DEVICE void convert_octet(DType from_type, const uint8_t *from, DType to_type, uint8_t *to) {
+// Outlined: who converts waits for memory anyway, and registers are wanted elsewhere.
+QUIRE_OUTLINED void convert_octet(DType from_type, const uint8_t *from, DType to_type,
+                                  uint8_t *to) {
   float x[8];
   if (from_type == DType::kF32) {
     load_block<8>(DType::kF32, from, x);
@@ -176,58 +200,149 @@ QUIRE_DEVICE void convert_octet(DType from_type, const uint8_t *from, DType to_t
   *reinterpret_cast<uint4 *>(to) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// Rows of a tile between pages and the call's tensor. `wanted` is a mask of the tile's tokens; the
-// others are skipped.
+// The rows that a lane's token has in its page, and in the call: K's, and V's where they go along.
+struct PlainRows {
+  uint8_t *in_page;  // of this lane's token; nullptr: skipped
+  uint8_t *in_call;  // of the tile's first token
+  int64_t stride;
+};
+
+QUIRE_DEVICE PlainRows plain_rows(const quire_page_layout &layout, const quire_part_layout &part,
+                                  const Place &place, bool wanted, uint32_t layer, uint32_t head,
+                                  uint8_t *in_call, int64_t stride) {
+  PlainRows r = {nullptr, in_call, stride};
+  if (wanted) {
+    r.in_page = place.frame + quire_head_offset(&layout, layer, head) +
+                quire_row_offset(&part, place.offset);
+  }
+  return r;
+}
+
+QUIRE_DEVICE uint8_t *pointer_from(uint8_t *p, uint32_t lane) {
+  const auto bits64 = reinterpret_cast<uint64_t>(p);
+  const auto source = static_cast<int>(lane);
+  const uint32_t low = __shfl_sync(kAllLanes, static_cast<uint32_t>(bits64), source);
+  const uint32_t high = __shfl_sync(kAllLanes, static_cast<uint32_t>(bits64 >> 32), source);
+  return reinterpret_cast<uint8_t *>(static_cast<uint64_t>(high) << 32 | low);
+}
+
+// Steps of a tile's rows, a warp's width at a time, without a division each.
+struct Steps {
+  uint32_t steps, token, step, token_add, step_add;
+
+  QUIRE_DEVICE explicit Steps(uint32_t steps_a_row) : steps(steps_a_row) {
+    const uint32_t lane = threadIdx.x % kWarp;
+    token = lane / steps;
+    step = lane - token * steps;
+    token_add = kWarp / steps;
+    step_add = kWarp - token_add * steps;
+  }
+  QUIRE_DEVICE void next() {
+    token += token_add;
+    step += step_add;
+    if (step >= steps) step -= steps, ++token;
+  }
+};
+
+// Rows whose bits stay as they are, of kParts parts side by side, where a warp's width is a whole
+// number of rows: a lane stays in its column.
+template <bool kToPages, uint32_t kParts>
+QUIRE_DEVICE void copy_columns(const PlainRows (&parts)[kParts], uint32_t steps,
+                               uint32_t tile_tokens) {
+  constexpr uint32_t kDeep = 4;  // loads in flight, of each part
+  const uint32_t lane = threadIdx.x % kWarp, rows_a_step = kWarp / steps;
+  const uint32_t first = lane / steps, column = (lane - first * steps) * 16;
+  uint8_t *in_call[kParts];
+  QUIRE_UNROLL
+  for (uint32_t p = 0; p < kParts; ++p) {
+    in_call[p] = parts[p].in_call + first * parts[p].stride + column;
+  }
+  QUIRE_ROLLED
+  for (uint32_t token = first; token - first < tile_tokens; token += kDeep * rows_a_step) {
+    uint8_t *in_page[kParts][kDeep];
+    uint4 q[kParts][kDeep];
+    QUIRE_UNROLL
+    for (uint32_t p = 0; p < kParts; ++p) {
+      QUIRE_UNROLL
+      for (uint32_t d = 0; d < kDeep; ++d) {
+        uint8_t *page = pointer_from(parts[p].in_page, (token + d * rows_a_step) % kWarp);
+        const bool use = page != nullptr && token + d * rows_a_step < tile_tokens;
+        in_page[p][d] = use ? page + column : nullptr;
+        const uint8_t *from = in_call[p] + d * (rows_a_step * parts[p].stride);
+        if (!kToPages) from = page + column;
+        // Loaded in any case, so that all loads are under way together.
+        q[p][d] = *reinterpret_cast<const uint4 *>(use ? from : parts[p].in_call);
+      }
+    }
+    QUIRE_UNROLL
+    for (uint32_t p = 0; p < kParts; ++p) {
+      QUIRE_UNROLL
+      for (uint32_t d = 0; d < kDeep; ++d) {
+        if (in_page[p][d] == nullptr) continue;
+        uint8_t *to = in_call[p] + d * (rows_a_step * parts[p].stride);
+        *reinterpret_cast<uint4 *>(kToPages ? in_page[p][d] : to) = q[p][d];
+      }
+      in_call[p] += kDeep * (rows_a_step * parts[p].stride);
+    }
+  }
+}
+
+// The same for rows of any length.
 template <bool kToPages>
-QUIRE_DEVICE void plain_tile(const quire_page_layout &layout, const quire_part_layout &part,
-                             const Place &place, uint32_t wanted, uint32_t layer, uint32_t head,
-                             DType type, uint8_t *rows, int64_t token_stride,
-                             uint32_t tile_tokens) {
+QUIRE_DEVICE void copy_steps(const PlainRows &rows, uint32_t steps, uint32_t tile_tokens) {
+  Steps at(steps);
+  QUIRE_ROLLED
+  for (uint32_t done = 0; done < tile_tokens * steps; done += kWarp) {
+    uint8_t *in_page = pointer_from(rows.in_page, at.token % kWarp);
+    if (in_page != nullptr && at.token < tile_tokens) {
+      in_page += at.step * 16;
+      uint8_t *in_call = rows.in_call + at.token * rows.stride + at.step * 16;
+      *reinterpret_cast<uint4 *>(kToPages ? in_page : in_call) =
+          *reinterpret_cast<const uint4 *>(kToPages ? in_call : in_page);
+    }
+    at.next();
+  }
+}
+
+template <bool kToPages>
+QUIRE_DEVICE void convert_tile(const PlainRows &rows, const quire_part_layout &part, DType type,
+                               uint32_t tile_tokens) {
   const DType stored = plain_type(part);
   const uint32_t size = type == DType::kF32 ? 4 : 2, stored_size = part.code_bits / 8;
-  // In steps of 16 bytes where bits stay as they are, else of eight values.
-  const bool same = stored == type;
-  const uint32_t steps = same ? part.row_bytes / 16 : part.dim / 8;
-  const uint32_t row_step = same ? 16 : 8 * size, page_step = same ? 16 : 8 * stored_size;
-  const uint64_t chunk = quire_head_offset(&layout, layer, head);
-  const uint32_t lane = threadIdx.x % kWarp;
-  constexpr uint32_t kDeep = 4;  // loads in flight
-  const uint32_t all = tile_tokens * steps;
-  for (uint32_t begin = 0; begin < all; begin += kDeep * kWarp) {
-    uint8_t *in_page[kDeep], *in_row[kDeep];
-    uint4 q[kDeep];
-    QUIRE_UNROLL
-    for (uint32_t d = 0; d < kDeep; ++d) {
-      const uint32_t at = begin + d * kWarp + lane, token = at / steps, step = at - token * steps;
-      const Place p = place_from(place, token % kWarp);
-      const bool use = at < all && (wanted >> token % kWarp & 1u) != 0;
-      in_row[d] = rows + token * token_stride + step * row_step;
-      in_page[d] =
-          use ? p.frame + chunk + quire_row_offset(&part, p.offset) + step * page_step : nullptr;
-    }
-    if (same) {
-      QUIRE_UNROLL
-      for (uint32_t d = 0; d < kDeep; ++d) {
-        if (in_page[d] != nullptr) {
-          q[d] = *reinterpret_cast<const uint4 *>(kToPages ? in_row[d] : in_page[d]);
-        }
-      }
-      QUIRE_UNROLL
-      for (uint32_t d = 0; d < kDeep; ++d) {
-        if (in_page[d] != nullptr) {
-          *reinterpret_cast<uint4 *>(kToPages ? in_page[d] : in_row[d]) = q[d];
-        }
-      }
-      continue;
-    }
-    for (uint32_t d = 0; d < kDeep; ++d) {
-      if (in_page[d] == nullptr) continue;
+  Steps at(part.dim / 8);
+  QUIRE_ROLLED
+  for (uint32_t done = 0; done < tile_tokens * at.steps; done += kWarp) {
+    uint8_t *in_page = pointer_from(rows.in_page, at.token % kWarp);
+    if (in_page != nullptr && at.token < tile_tokens) {
+      in_page += at.step * 8 * stored_size;
+      uint8_t *in_call = rows.in_call + at.token * rows.stride + at.step * 8 * size;
       if (kToPages) {
-        convert_octet(type, in_row[d], stored, in_page[d]);
+        convert_octet(type, in_call, stored, in_page);
       } else {
-        convert_octet(stored, in_page[d], type, in_row[d]);
+        convert_octet(stored, in_page, type, in_call);
       }
     }
+    at.next();
+  }
+}
+
+// Plain rows of a tile between pages and the call's tensors.
+template <bool kToPages, uint32_t kParts>
+QUIRE_DEVICE void plain_tile(const PlainRows (&rows)[kParts], const quire_part_layout &part,
+                             DType type, uint32_t tile_tokens) {
+  if (plain_type(part) == type) {
+    const uint32_t steps = part.row_bytes / 16;
+    if (kWarp % steps == 0) {
+      copy_columns<kToPages, kParts>(rows, steps, tile_tokens);
+      return;
+    }
+    QUIRE_UNROLL
+    for (uint32_t p = 0; p < kParts; ++p) copy_steps<kToPages>(rows[p], steps, tile_tokens);
+    return;
+  }
+  QUIRE_UNROLL
+  for (uint32_t p = 0; p < kParts; ++p) {
+    convert_tile<kToPages>(rows[p], part, type, tile_tokens);
   }
 }
 

@@ -13,13 +13,25 @@
 namespace quire::kernels::cuda {
 
 inline constexpr uint32_t kCodecThreads = 256;
-// CTAs a multiprocessor that grids are sized for: 24 KiB of tables each, eight warps.
-inline constexpr uint32_t kCodecResident = 3;
 
-inline uint32_t grid_for(uint64_t warps) {
-  const uint64_t blocks = (warps + kCodecThreads / kWarp - 1) / (kCodecThreads / kWarp);
-  const uint64_t most = uint64_t{processors()} * kCodecResident;
-  return static_cast<uint32_t>(blocks < most ? blocks : most);
+// CTAs a multiprocessor that kernels are compiled and grids sized for: 128 registers a thread where
+// blocks are encoded, 80 where rows are copied.
+template <uint32_t kBlock>
+constexpr uint32_t resident() {
+  return kBlock == 0 ? 3 : (kBlock == 64 ? 1 : 2);
+}
+
+// CTAs and their threads for so many warps' worth of work. A small call takes small CTAs, so that it
+// reaches more multiprocessors.
+struct Grid {
+  uint32_t blocks, threads;
+};
+
+inline Grid grid_for(uint64_t warps, uint32_t resident) {
+  const uint64_t all = processors();
+  const uint32_t threads = warps <= 4 * all ? 2 * kWarp : kCodecThreads;
+  const uint64_t blocks = (warps + threads / kWarp - 1) / (threads / kWarp);
+  return {static_cast<uint32_t>(blocks < all * resident ? blocks : all * resident), threads};
 }
 
 inline Rows make_rows(const quire_part_layout &part, uint32_t heads, DType type, const void *data,
@@ -46,6 +58,17 @@ inline Deal make_deal(const quire_part_layout &part, uint32_t block, uint32_t n)
   d.tiles = (n + d.tile_tokens - 1) / d.tile_tokens;
   d.block_magic = ((1u << 20) + blocks - 1) / blocks;
   return d;
+}
+
+// K and V go together where every warp gets two tiles of both.
+inline Tiles make_tiles(const Rows &k, const Rows &v, const Deal &deal_k, const Deal &deal_v,
+                        uint32_t heads, uint32_t resident) {
+  const uint32_t of_k = k.data != nullptr ? deal_k.tiles * heads : 0;
+  const uint32_t of_v = v.data != nullptr ? deal_v.tiles * heads : 0;
+  const uint64_t warps = uint64_t{processors()} * resident * (kCodecThreads / kWarp);
+  const bool joint =
+      of_k != 0 && of_v != 0 && deal_k.tile_tokens == deal_v.tile_tokens && of_k >= 2 * warps;
+  return {joint ? 1u : 0u, of_k, joint ? of_k : of_k + of_v};
 }
 
 inline uint32_t block_of(const quire_part_layout &part) {
@@ -110,6 +133,24 @@ QUIRE_DEVICE uint32_t tame_and_rotate(const quire_part_layout &part, uint32_t bl
     if (!finite(x[i])) x[i] = x[i] != x[i] ? 0.0f : copysignf(largest, x[i]);
   }
   rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
+  return count;
+}
+
+// Tames and rotates a block that was loaded, where its part wants it; load(b) loads block b of the
+// lane's row again. Returns how many values were not finite. Warps call it together.
+template <uint32_t kBlock, class Load>
+QUIRE_DEVICE uint32_t rotate_tamed(const quire_part_layout &part, uint32_t block, const Load &load,
+                                   float (&x)[kBlock], float *largest) {
+  if (part.rotation_size == 1) {
+    *largest = peak(x);
+    return *largest <= kLargest ? 0 : count_nonfinite(x);
+  }
+  rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
+  *largest = peak(x);
+  // A value that is not finite spreads over its rotation; so does a sum that overflows.
+  if (!__any_sync(kAllLanes, !(*largest <= kLargest))) return 0;
+  const uint32_t count = tame_and_rotate<kBlock>(part, block, load, x);
+  *largest = peak(x);
   return count;
 }
 

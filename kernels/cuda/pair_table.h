@@ -26,11 +26,15 @@
 namespace quire::kernels::cuda {
 
 inline constexpr uint32_t kPairIntervals = 31;
-inline constexpr uint32_t kPairEntries = 128;
+inline constexpr uint32_t kPairEntries = 96;
 inline constexpr float kPairBuckets = 35.5f;  // a unit of z; found by trying: the widest margin
 inline constexpr float kPairMargin = 0.01f;   // of a bucket
-inline constexpr float kPairReach = 1.76f;    // 63 buckets from 0 are 1.77
-inline constexpr float kPairOffset = 12582912.0f + 64.0f;  // 1.5 * 2^23: z = 0 is bucket 64
+// The smallest factor of a search, rounded down to e4m3, makes z 1.27 at most; 47 buckets are 1.32.
+inline constexpr float kPairReach = 1.32f;
+inline constexpr uint32_t kPairZero = 48;  // the entry of z = 0
+// 1.5 * 2^23: the bits of a sum with it count from kPairBits.
+inline constexpr float kPairOffset = 12582912.0f + 48.0f;
+inline constexpr uint32_t kPairBits = 0x4b400000u;
 
 struct PairTable {
   float threshold[kPairEntries];
@@ -59,7 +63,7 @@ inline bool make_pair_table(const Codebook &book, PairTable *table) {
   for (const float t : thresholds) {
     const float at = t * kPairBuckets, nearest = std::nearbyint(at);
     if (std::fabs(at - nearest) > 0.5f - kPairMargin) return false;
-    const auto entry = static_cast<uint32_t>(static_cast<int32_t>(nearest) + 64);
+    const auto entry = static_cast<uint32_t>(static_cast<int32_t>(nearest) + 48);
     if (entry >= kPairEntries || table->threshold[entry] != 4.0f) return false;
     table->threshold[entry] = t;
     for (uint32_t later = entry + 1; later < kPairEntries; ++later) ++table->base[later];

@@ -292,6 +292,15 @@ inline void __syncwarp() {
 inline void __syncthreads() {
   quire::test::EmulatedBlock::current()->barrier();
 }
+inline int __syncthreads_or(int condition) {
+  static int any = 0;
+  __syncthreads();  // the answer before this one has been read by all
+  any = 0;
+  __syncthreads();
+  if (condition != 0) any = 1;
+  __syncthreads();
+  return any;
+}
 
 inline unsigned long long atomicAdd(unsigned long long *to, unsigned long long value) {
   const unsigned long long before = *to;
