@@ -150,7 +150,10 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
   const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const uint32_t heads = task.codec.sealed.kv_heads, page_tokens = task.codec.sealed.page_tokens;
   const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
-  uint32_t i = blockIdx.x * (blockDim.x / kWarp) + warp;
+  // A warp's tiles follow one another: heads of the same tokens, so the same pages.
+  const uint32_t share = (task.tiles.all + warps - 1) / warps;
+  uint32_t i = (blockIdx.x * (blockDim.x / kWarp) + warp) * share;
+  const uint32_t end = min(i + share, task.tiles.all);
   const auto fetch = [&](const Tile &tile) {
     return lane < tile.tokens ? fetch_place(task.map, page_tokens, tile.first + lane)
                               : RawPlace{-1, -1};
@@ -165,14 +168,14 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     __syncthreads();
   }
   QUIRE_ROLLED
-  for (; i < task.tiles.all; i += warps) {
+  for (; i < end; ++i) {
     Place place = {};
     if (lane < tile.tokens) {
       place = place_of(task.frames, task.map, page_tokens, raw, tile.first + lane);
     }
     const Tile here = tile;
-    if (i + warps < task.tiles.all) {
-      tile = tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i + warps);
+    if (i + 1 < end) {
+      tile = tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i + 1);
       raw = fetch(tile);
     }
     const bool there = place.frame != nullptr;

@@ -38,12 +38,12 @@ struct Job {
 
 QUIRE_DEVICE Job job_of(const SealTask &task, uint32_t number) {
   const uint32_t heads = task.codec.sealed.kv_heads, layers = task.codec.sealed.layers;
-  const uint32_t all = task.pages * layers * heads;
+  // K and V take turns, so that ranges of jobs cost the same and a slot meets one of them only.
   const uint32_t parts = task.with_k + task.with_v;
   Job j;
-  j.active = number < all * parts;
-  j.is_k = task.with_k != 0 && number < all;
-  const uint32_t n = j.active ? number % all : 0;
+  j.active = number < task.pages * layers * heads * parts;
+  j.is_k = task.with_k != 0 && number % parts == 0;
+  const uint32_t n = j.active ? number / parts : 0;
   j.head = n % heads;
   j.layer = n / heads % layers;
   j.page = n / heads / layers;
@@ -135,9 +135,14 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
   const uint32_t index = threadIdx.x % width, slots = kCodecThreads / width;
   const quire_page_layout &layout = task.codec.sealed;
   const uint32_t jobs = task.pages * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
+  // A CTA's jobs follow one another: one page's layers and heads, whose turn is made once.
+  const uint32_t share = ((jobs + slots - 1) / slots + gridDim.x - 1) / gridDim.x * slots;
+  uint32_t turned_page = 0;
+  bool turned = false;
   uint32_t nonfinite = 0;
   QUIRE_ROLLED
-  for (uint32_t first = blockIdx.x * slots; first < jobs; first += gridDim.x * slots) {
+  for (uint32_t first = blockIdx.x * share; first < min(blockIdx.x * share + share, jobs);
+       first += slots) {
     const Job job = job_of(task, first + slot);
     const quire_part_layout &part = job.is_k ? layout.k : layout.v;
     uint8_t *frame = task.frames.sealed.base + task.to[job.page] * task.frames.sealed.stride;
@@ -147,9 +152,10 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     const bool anchored = job.active && job.is_k && task.codec.anchored != nullptr &&
                           task.codec.anchored[job.layer] != 0;
     __syncthreads();  // the turn and the maximum of the job before are no longer read
-    if (anchored) {
-      make_page_turn(task.codec.turns, task.page_index[job.page], index, width,
-                     &shared.turns[slot]);
+    if (anchored && !(turned && turned_page == task.page_index[job.page])) {
+      turned_page = task.page_index[job.page];
+      turned = true;
+      make_page_turn(task.codec.turns, turned_page, index, width, &shared.turns[slot]);
     }
     if (index == 0) shared.largest[slot] = 0;
     __syncthreads();
@@ -196,8 +202,13 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
   const uint32_t index = threadIdx.x % width, slots = kCodecThreads / width;
   const quire_page_layout &layout = task.codec.sealed;
   const uint32_t jobs = task.pages * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
+  // A CTA's jobs follow one another: one page's layers and heads, whose turn is made once.
+  const uint32_t share = ((jobs + slots - 1) / slots + gridDim.x - 1) / gridDim.x * slots;
+  uint32_t turned_page = 0;
+  bool turned = false;
   QUIRE_ROLLED
-  for (uint32_t first = blockIdx.x * slots; first < jobs; first += gridDim.x * slots) {
+  for (uint32_t first = blockIdx.x * share; first < min(blockIdx.x * share + share, jobs);
+       first += slots) {
     const Job job = job_of(task, first + slot);
     const quire_part_layout &part = job.is_k ? layout.k : layout.v;
     const quire_part_layout &to = job.is_k ? task.codec.open.k : task.codec.open.v;
@@ -213,7 +224,11 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     const bool anchored =
         job.is_k && task.codec.means != nullptr && (statistics.x >> 16 & QUIRE_HEAD_ANCHORED) != 0;
     __syncthreads();
-    if (anchored) make_page_turn(task.codec.turns, statistics.y, index, width, &turns[slot]);
+    if (anchored && !(turned && turned_page == statistics.y)) {
+      turned_page = statistics.y;
+      turned = true;
+      make_page_turn(task.codec.turns, turned_page, index, width, &turns[slot]);
+    }
     __syncthreads();
     const uint32_t exponent = (job.is_k ? statistics.x : statistics.x >> 8) & 255u;
     const uint32_t blocks = job.active ? layout.page_tokens * part.blocks : 0;
