@@ -111,7 +111,7 @@ QUIRE_DEVICE void append_plain(const AppendTask &task, const Tile &tile, const P
 }
 
 template <uint32_t kBlock>
-struct alignas(kPairAlign) AppendShared {
+struct AppendShared {
   PairShared pairs;
   Stage<kBlock> stages[kCodecThreads / kWarp];
 };

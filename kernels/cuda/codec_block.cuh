@@ -33,10 +33,9 @@ struct alignas(8) PairEntry {
   uint32_t offset;  // where the interval's values for this copy lie
 };
 
-// The first member of a structure that is aligned to kPairAlign, so that the offset of interval K's
-// values has K in bits 8 to 12.
-inline constexpr uint32_t kPairAlign = kIntervalBytes * 32;
-struct alignas(16) PairShared {
+// A CTA's shared memory need not begin at a multiple of more than 256: interval K's values lie at
+// K * 256 behind `values`, and byte 1 of their offset is K plus that of `values`.
+struct alignas(kIntervalBytes) PairShared {
   float2 values[32][2 * kCopies];  // {plus, minus}; the second half of each row is not used
   PairEntry entries[kPairEntries][kCopies];
 };
@@ -46,14 +45,14 @@ struct alignas(16) PairShared {
 struct PairView {
   const PairShared *shared;
   uint32_t entries;  // what has to be added to (bits of a sum with kPairOffset) * 128
+  uint32_t first;    // interval 0 as it is packed, four times
 };
 
 QUIRE_DEVICE uint32_t shared_address(const void *p) {
 #if defined(__CUDA_ARCH__)
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 #else
-  (void)p;
-  return 0;
+  return emulated_shared_address(p);
 #endif
 }
 
@@ -86,7 +85,8 @@ QUIRE_DEVICE void load_pairs(const PairTable &table, PairShared *shared) {
 QUIRE_DEVICE PairView view_of(const PairShared &shared) {
   static_assert(sizeof(shared.entries[0]) == 128);
   PairView view = {&shared,
-                   shared_address(shared.entries) + 8 * (threadIdx.x % kCopies) - kPairBits * 128u};
+                   shared_address(shared.entries) + 8 * (threadIdx.x % kCopies) - kPairBits * 128u,
+                   (shared_address(shared.values) >> 8 & 255u) * 0x01010101u};
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+r"(view.entries));  // else the constant is added anew for every value
 #endif
@@ -439,8 +439,8 @@ QUIRE_DEVICE float2 interval_values(const PairView &view, uint32_t offset) {
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(offset));
   return v;
 #else
-  return *reinterpret_cast<const float2 *>(reinterpret_cast<const uint8_t *>(view.shared->values) +
-                                           offset);
+  const auto *values = reinterpret_cast<const uint8_t *>(view.shared->values);
+  return *reinterpret_cast<const float2 *>(values + (offset - shared_address(values)));
 #endif
 }
 
@@ -470,12 +470,13 @@ QUIRE_DEVICE float2 pair_errors(const PairView &view, const Magnitude &m, const 
   }
 }
 
-// Interval numbers, four a word (in the low five bits of bytes), into codes, eight a word: K / 2, or (30 - K) / 2 = 15 - (K + 1) / 2
-// where the scale is negative.
+// Interval numbers, four a word and each plus that of `first`, into codes, eight a word: K / 2, or
+// (30 - K) / 2 = 15 - (K + 1) / 2 where the scale is negative.
 template <uint32_t kBlock>
-QUIRE_DEVICE void codes_of_intervals(const uint32_t (&packed)[kBlock / 4], bool negative,
-                                     uint32_t *words) {
-  const uint32_t one = negative ? 0x01010101u : 0u, flip = negative ? 0x0f0f0f0fu : 0u;
+QUIRE_DEVICE void codes_of_intervals(const uint32_t (&packed)[kBlock / 4], uint32_t first,
+                                     bool negative, uint32_t *words) {
+  // No byte borrows from the next: none is below first's.
+  const uint32_t one = (negative ? 0x01010101u : 0u) - first, flip = negative ? 0x0f0f0f0fu : 0u;
   QUIRE_UNROLL
   for (uint32_t w = 0; w < kBlock / 8; ++w) {
     uint32_t pairs[2];
@@ -501,7 +502,7 @@ QUIRE_DEVICE void find_codes(const PairView &view, const Magnitude &m, const flo
                                         interval_offset(view, m, x[4 * i + 3]), 0x0051u),
                             0x5410u);
   }
-  codes_of_intervals<kBlock>(packed, negative, words);
+  codes_of_intervals<kBlock>(packed, view.first, negative, words);
 }
 
 // True where it could not: nothing is written then.
@@ -516,7 +517,7 @@ QUIRE_DEVICE bool encode_signed(const PairView &view, const float (&x)[kBlock], 
     uint32_t packed[kBlock / 4] = {};
     const float2 e = pair_errors<kBlock, 0, 1, true>(view, m, x, packed);
     const bool negative = e.y < e.x;
-    codes_of_intervals<kBlock>(packed, negative, out->words);
+    codes_of_intervals<kBlock>(packed, view.first, negative, out->words);
     out->scale = byte | (negative ? 128u : 0u);
     return false;
   }
@@ -694,8 +695,8 @@ QUIRE_DEVICE void store_encoded(const quire_part_layout &part, uint8_t *chunk, u
 
 // ---- decoding
 
-// One copy a lane: no two lanes meet in a bank. Aligned so that a code is bits 7 to 10 of an address.
-struct alignas(2048) DecodeShared {
+// One copy a lane: no two lanes meet in a bank.
+struct DecodeShared {
   float values[16][kWarp];
 };
 
@@ -720,7 +721,7 @@ QUIRE_DEVICE float code_value(const DecodeView &view, uint32_t word) {
 #if defined(__CUDA_ARCH__)
   const uint32_t moved = kAt < 7 ? word << (7 - kAt) % 32 : word >> (kAt - 7) % 32;
   float value;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"((moved & 0x780u) | view.values));
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"((moved & 0x780u) + view.values));
   return value;
 #else
   return view.shared->values[word >> kAt & 15u][threadIdx.x % kWarp];

@@ -51,7 +51,7 @@ QUIRE_DEVICE Job job_of(const SealTask &task, uint32_t number) {
 }
 
 template <uint32_t kBlock>
-struct alignas(kPairAlign) SealShared {
+struct SealShared {
   PairShared pairs;
   PageTurn turns[kMaxSlots];
   Stage<kBlock> stages[kCodecThreads / kWarp];

@@ -13,7 +13,7 @@ using namespace kernels::cuda;
 
 __global__ void every_float_kernel(const __grid_constant__ CudaCodec codec,
                                    unsigned long long *wrong) {
-  __shared__ __align__(kPairAlign) PairShared shared;
+  __shared__ PairShared shared;
   load_pairs(*codec.pairs, &shared);
   __syncthreads();
   const PairView view = view_of(shared);
@@ -25,7 +25,7 @@ __global__ void every_float_kernel(const __grid_constant__ CudaCodec codec,
     // The index comes from a product that is rounded once less than z: one step each way.
     for (int step = -1; step <= 1; ++step) {
       const Magnitude m = {1, 1, __uint_as_float(__float_as_uint(kPairBuckets) + step)};
-      const uint32_t k = interval_offset(view, m, z) / kIntervalBytes % 32;
+      const uint32_t k = (interval_offset(view, m, z) / kIntervalBytes - view.first) % 256;
       if (k / 2 != code_by_midpoints(codec, z) || (30 - k) / 2 != code_by_midpoints(codec, -z)) {
         ++count;
       }
