@@ -144,17 +144,21 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     }
   }
   uint32_t nonfinite = 0;
+  Place place = {};
+  bool fresh = true;  // the tile's tokens are others than those of the one before
   QUIRE_ROLLED
   for (; i < end; ++i) {
-    Place place = {};
-    if (lane < tile.tokens) {
-      place = place_of(task.frames, task.map, page_tokens, raw, tile.first + lane);
-      mark_pages(task, tile, place);
+    if (fresh) {
+      place = lane < tile.tokens
+                  ? place_of(task.frames, task.map, page_tokens, raw, tile.first + lane)
+                  : Place{};
     }
+    if (lane < tile.tokens) mark_pages(task, tile, place);
     const Tile here = tile;
     if (i + 1 < end) {
-      tile = tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i + 1);
-      raw = fetch(tile);
+      tile = next_tile(here, task.tiles, task.deal_k, task.deal_v, heads, task.n, i + 1);
+      fresh = tile.first != here.first || tile.with_k != here.with_k;
+      if (fresh) raw = fetch(tile);
     }
     const bool there = place.frame != nullptr;
     const bool plain = there && (kBlock == 0 || place.open);

@@ -51,8 +51,11 @@ struct PairView {
 QUIRE_DEVICE uint32_t shared_address(const void *p) {
 #if defined(__CUDA_ARCH__)
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-#else
+#elif defined(QUIRE_CUDA_EMULATED)
   return emulated_shared_address(p);
+#else
+  (void)p;
+  return 0;
 #endif
 }
 

@@ -30,24 +30,46 @@ struct SealTask {
 };
 static_assert(sizeof(SealTask) <= 4096);
 
-// What a slot works on.
+// What a slot works on. Jobs count over pages, layers, heads and, fastest, K and V: so ranges of jobs
+// cost the same.
 struct Job {
-  bool active, is_k;
+  uint32_t number, all;
+  uint32_t parts, part;  // part 0 of two is K
   uint32_t page, layer, head;
+  bool is_k;
+
+  QUIRE_DEVICE bool active() const { return number < all; }
 };
 
 QUIRE_DEVICE Job job_of(const SealTask &task, uint32_t number) {
   const uint32_t heads = task.codec.sealed.kv_heads, layers = task.codec.sealed.layers;
-  // K and V take turns, so that ranges of jobs cost the same and a slot meets one of them only.
-  const uint32_t parts = task.with_k + task.with_v;
   Job j;
-  j.active = number < task.pages * layers * heads * parts;
-  j.is_k = task.with_k != 0 && number % parts == 0;
-  const uint32_t n = j.active ? number / parts : 0;
+  j.number = number;
+  j.parts = task.with_k + task.with_v;
+  j.all = task.pages * layers * heads * j.parts;
+  j.part = number & (j.parts - 1);
+  j.is_k = task.with_k != 0 && j.part == 0;
+  const uint32_t n = number >> (j.parts - 1);
   j.head = n % heads;
   j.layer = n / heads % layers;
   j.page = n / heads / layers;
+  if (j.page >= task.pages) j.page = 0;  // not active: reads nothing, but names a frame
   return j;
+}
+
+// `step` jobs on, without divisions.
+QUIRE_DEVICE void advance(const SealTask &task, uint32_t step, Job *j) {
+  const uint32_t heads = task.codec.sealed.kv_heads, layers = task.codec.sealed.layers;
+  const uint32_t parts = j->part + step;
+  j->number += step;
+  j->part = parts & (j->parts - 1);
+  j->is_k = task.with_k != 0 && j->part == 0;
+  j->head += parts >> (j->parts - 1);
+  while (j->head >= heads) {
+    j->head -= heads;
+    if (++j->layer == layers) j->layer = 0, ++j->page;
+  }
+  if (j->page >= task.pages) j->page = 0;
 }
 
 template <uint32_t kBlock>
@@ -137,19 +159,19 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
   const uint32_t jobs = task.pages * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
   // A CTA's jobs follow one another: one page's layers and heads, whose turn is made once.
   const uint32_t share = ((jobs + slots - 1) / slots + gridDim.x - 1) / gridDim.x * slots;
+  const uint32_t begin = blockIdx.x * share, end = min(begin + share, jobs);
+  Job job = job_of(task, begin + slot);
   uint32_t turned_page = 0;
   bool turned = false;
   uint32_t nonfinite = 0;
   QUIRE_ROLLED
-  for (uint32_t first = blockIdx.x * share; first < min(blockIdx.x * share + share, jobs);
-       first += slots) {
-    const Job job = job_of(task, first + slot);
+  for (uint32_t first = begin; first < end; first += slots, advance(task, slots, &job)) {
     const quire_part_layout &part = job.is_k ? layout.k : layout.v;
     uint8_t *frame = task.frames.sealed.base + task.to[job.page] * task.frames.sealed.stride;
     uint8_t *sealed = frame + quire_head_offset(&layout, job.layer, job.head);
     const uint8_t *open = task.frames.open.base + task.from[job.page] * task.frames.open.stride +
                           quire_head_offset(&task.codec.open, job.layer, job.head);
-    const bool anchored = job.active && job.is_k && task.codec.anchored != nullptr &&
+    const bool anchored = job.active() && job.is_k && task.codec.anchored != nullptr &&
                           task.codec.anchored[job.layer] != 0;
     __syncthreads();  // the turn and the maximum of the job before are no longer read
     if (anchored && !(turned && turned_page == task.page_index[job.page])) {
@@ -159,12 +181,13 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     }
     if (index == 0) shared.largest[slot] = 0;
     __syncthreads();
-    const uint32_t blocks = job.active ? layout.page_tokens * part.blocks : 0;
+    const uint32_t blocks = job.active() ? layout.page_tokens * part.blocks : 0;
     const bool once = blocks <= width;
     float x[kBlock], largest = 0, largest_here = 0;
+    Row row = {};
     QUIRE_ROLLED
     for (uint32_t at = 0; at < blocks; at += width) {
-      const Row row = row_of(part, at + index < blocks ? task.tokens : 0, at + index);
+      row = row_of(part, at + index < blocks ? task.tokens : 0, at + index);
       nonfinite += prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row,
                                         at + index / kWarp * kWarp, stage, x, &largest);
       largest_here = fmaxf(largest_here, largest <= kLargest ? largest : finite_peak(x));
@@ -176,8 +199,8 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     QUIRE_ROLLED
     for (uint32_t at = 0; at < blocks; at += width) {
       const bool use = at + index < blocks;
-      const Row row = row_of(part, use ? task.tokens : 0, at + index);
       if (!once) {
+        row = row_of(part, use ? task.tokens : 0, at + index);
         prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row,
                              at + index / kWarp * kWarp, stage, x, &largest);
       }
@@ -186,7 +209,7 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
                            &encoded);
       if (use) store_encoded<kBlock>(part, sealed, row.token, row.block, encoded);
     }
-    if (job.active && index == 0) finish_head(task, job, frame, sealed, exponent, anchored);
+    if (job.active() && index == 0) finish_head(task, job, frame, sealed, exponent, anchored);
   }
   add_count(task.nonfinite, nonfinite);
 }
@@ -204,12 +227,12 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
   const uint32_t jobs = task.pages * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
   // A CTA's jobs follow one another: one page's layers and heads, whose turn is made once.
   const uint32_t share = ((jobs + slots - 1) / slots + gridDim.x - 1) / gridDim.x * slots;
+  const uint32_t begin = blockIdx.x * share, end = min(begin + share, jobs);
+  Job job = job_of(task, begin + slot);
   uint32_t turned_page = 0;
   bool turned = false;
   QUIRE_ROLLED
-  for (uint32_t first = blockIdx.x * share; first < min(blockIdx.x * share + share, jobs);
-       first += slots) {
-    const Job job = job_of(task, first + slot);
+  for (uint32_t first = begin; first < end; first += slots, advance(task, slots, &job)) {
     const quire_part_layout &part = job.is_k ? layout.k : layout.v;
     const quire_part_layout &to = job.is_k ? task.codec.open.k : task.codec.open.v;
     const uint8_t *sealed = task.frames.sealed.base +
@@ -218,7 +241,7 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     uint8_t *frame = task.frames.open.base + task.to[job.page] * task.frames.open.stride;
     uint8_t *open = frame + quire_head_offset(&task.codec.open, job.layer, job.head);
     uint4 statistics = make_uint4(0, 0, 0, 0);
-    if (job.active && layout.statistics != 0) {
+    if (job.active() && layout.statistics != 0) {
       statistics = *reinterpret_cast<const uint4 *>(sealed + layout.statistics);
     }
     const bool anchored =
@@ -231,7 +254,7 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     }
     __syncthreads();
     const uint32_t exponent = (job.is_k ? statistics.x : statistics.x >> 8) & 255u;
-    const uint32_t blocks = job.active ? layout.page_tokens * part.blocks : 0;
+    const uint32_t blocks = job.active() ? layout.page_tokens * part.blocks : 0;
     QUIRE_ROLLED
     for (uint32_t at = 0; at < blocks; at += width) {
       const bool use = at + index < blocks;
@@ -248,7 +271,7 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
                             open + quire_row_offset(&to, row.token) + row.block * (kBlock * 2));
       }
     }
-    if (job.active && index == 0 && job.is_k && job.layer == 0 && job.head == 0) {
+    if (job.active() && index == 0 && job.is_k && job.layer == 0 && job.head == 0) {
       write_header(task.codec.open, frame);
     }
   }

@@ -55,6 +55,19 @@ QUIRE_DEVICE Tile tile_of(const Tiles &tiles, const Deal &deal_k, const Deal &de
   return t;
 }
 
+// The tile behind one, without divisions.
+QUIRE_DEVICE Tile next_tile(const Tile &tile, const Tiles &tiles, const Deal &deal_k,
+                            const Deal &deal_v, uint32_t heads, uint32_t n, uint32_t task) {
+  if (task == tiles.of_k) return tile_of(tiles, deal_k, deal_v, heads, n, task);
+  Tile t = tile;
+  if (++t.head == heads) {
+    t.head = 0;
+    t.first += t.tile_tokens;
+    t.tokens = min(t.tile_tokens, n - t.first);
+  }
+  return t;
+}
+
 QUIRE_DEVICE uint8_t *rows_at(const Rows &rows, const Tile &tile) {
   return rows.data + static_cast<int64_t>(tile.first) * rows.token_stride +
          static_cast<int64_t>(tile.head) * rows.head_stride;
