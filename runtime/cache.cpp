@@ -210,7 +210,7 @@ Status Cache::close(Cache *cache) noexcept {
   const uint32_t leases = t.leases.live();
   // The cache's own stream goes with it.
   const uint32_t streams = cache->streams_->readers() - (cache->watches_zero_stream() ? 1U : 0U);
-  const PageCounts pages = t.pages.counts();
+  const PageCounts pages = t.pages.counts(t.page_pool.available());
   if (sequences + leases + streams + pages.private_pages > 0) {
     return set_error(
         Status::kBusy,

@@ -61,7 +61,6 @@ namespace quire {
 inline constexpr uint16_t kPageOpen = 1;    // its frame is an open one
 inline constexpr uint16_t kPageSealed = 2;  // encoded
 inline constexpr uint16_t kPageLossy = 4;   // decoded from a sealed page
-inline constexpr uint16_t kPageBusy = 8;    // a verb works on this private page
 inline constexpr uint16_t kPageCopied =
     16;  // copies of this private page are on their way on several streams
 inline constexpr uint16_t kPageBehind = 16;  // may be ready before a page above it is (publish.cpp)
@@ -171,7 +170,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   static constexpr uint32_t kMostPages = 128;
   Status take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
                     uint32_t *out) noexcept;
-  // Gives up one share of a private page (a page on a lease has one).
+  // Gives up one share of each private page, on which no other verb works.
   void drop_pages(const uint32_t *pages, uint32_t n) noexcept;
   void drop_page(uint32_t page) noexcept { drop_pages(&page, 1); }
   quire_page page_handle(uint32_t page) const noexcept;
@@ -326,12 +325,21 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status find_page(quire_page handle, uint32_t *page) const noexcept;
   Status claim_page(quire_page handle, uint32_t *page) noexcept;
   Status claim_page_of(const quire_page *pages, uint32_t i, uint32_t *page) noexcept;
-  void unclaim_page(uint32_t page) noexcept;
-  void init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t index) noexcept;
+  void unclaim_page(uint32_t page) noexcept { tables_->pages.unhold(page); }
   void link(uint32_t lease_index, uint32_t page) noexcept;
   void link_first(uint32_t lease_index, uint32_t page) noexcept;
   void unlink(uint32_t page) noexcept;
+  template <class T>
+  void bury(const T *pages, uint32_t n) noexcept;
   Status free_private_pages(LeaseSlot &slot) noexcept;
+  // Of a private page. Nobody was given a handle of a number in the pool, but it can be made up.
+  bool has_frame(uint32_t page) const noexcept {
+    return tables_->pages[page].frame.load(std::memory_order_relaxed) != kNoIndex;
+  }
+  Status look_private(quire_page handle) const noexcept;
+  Status refuse_free(const quire_page *pages, uint32_t i, Hold hold) const noexcept;
+  Status end_pages(const quire_page *pages, uint32_t n, uint64_t token) noexcept;
+  void undo_free(const quire_page *pages, uint32_t n, uint64_t token) noexcept;
   Status enter_lease_of(uint32_t page, uint64_t token) noexcept;
   void leave_lease_of(uint32_t lease_index, uint64_t token) noexcept;
   // Whether frames that held private data are zeroed before reuse: once a namespace asked for it.

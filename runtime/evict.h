@@ -76,7 +76,7 @@ bool evict_page(typename Index::Pages &pages, Index &index, uint32_t page, uint3
   *exposed = kNone;
   if (!pages.begin_evict(page, generation)) return false;
   const uint32_t r = pages.stamp(page);
-  const auto &d = pages[page];
+  auto &d = pages[page];
   // relaxed: the page is ours; begin_evict() acquired it.
   const Key key{d.key_lo.load(std::memory_order_relaxed), d.key_hi.load(std::memory_order_relaxed)};
   index.erase(page, key);
@@ -96,6 +96,7 @@ bool evict_page(typename Index::Pages &pages, Index &index, uint32_t page, uint3
   batch.frame[batch.n] = d.frame.load(std::memory_order_relaxed);
   batch.stamp[batch.n] = r;
   batch.reason[batch.n++] = reason;
+  d.frame.store(kNone, std::memory_order_relaxed);  // as of every page whose number is free
   pages.finish_evict(page);
   return true;
 }

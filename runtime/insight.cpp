@@ -22,7 +22,7 @@ void report_stats(const ReportSource &from, quire_stats *out) noexcept {
   out->events_recorded_total += streams.counts().recorded;
   out->device_errors_total += streams.counts().failed;
 
-  const PageCounts pages = t.pages.counts();
+  const PageCounts pages = t.pages.counts(t.page_pool.available());
   LeaseReport leases;
   report_leases(from, &leases);
   ReaderReport readers;
@@ -30,7 +30,7 @@ void report_stats(const ReportSource &from, quire_stats *out) noexcept {
 
   out->epoch = t.clock.now();
   out->pages_capacity = shape.pages;
-  out->pages_free = pages.free;
+  out->pages_free = t.page_pool.available();
   out->pages_private = pages.private_pages;
   out->pages_visible = pages.visible;
   out->frames_capacity = shape.frames;

@@ -33,7 +33,7 @@ namespace quire {
 
 // Up to 2^29 pages, 2^15 callers inside at once.
 struct SpaceWidths {
-  static constexpr int kRef = 16, kChildren = 30, kState = 3, kGeneration = 15;
+  static constexpr int kRef = 16, kChildren = 30, kState = 2, kGeneration = 15;
 };
 
 struct Namespace {
@@ -100,7 +100,7 @@ class NamespaceTable {
         return set_error(Status::kNomem, "all %u namespaces are in use (max_namespaces)",
                          capacity());
       }
-      const uint32_t life = table_.claim(fresh);
+      const uint32_t life = table_.generation(fresh);
       auto &d = table_[fresh];
       d.parent.store(kNoIndex, std::memory_order_relaxed);
       d.flags.store(0, std::memory_order_relaxed);

@@ -4,16 +4,21 @@
 // thread may look at any descriptor at any time, with no guard and no hazard pointer: whether what
 // it sees is the page that it wants is decided by the state word, `meta`:
 //
-//    63            46 45  43 42  40 39                20 19                 0
-//   +----------------+------+------+--------------------+--------------------+
-//   |  generation:18 | 0    |state | children:20        | ref:20             |
-//   +----------------+------+------+--------------------+--------------------+
+//    63            46   45  44 43 42  40 39                20 19                 0
+//   +----------------+------+----+------+--------------------+--------------------+
+//   |  generation:18 | busy | 0  |state | children:20        | ref:20             |
+//   +----------------+------+----+------+--------------------+--------------------+
 //
 //   ref         pins: leases, transfers, and passing finders that will undo theirs
 //   children    visible pages that name this one as parent; while it is private, the further
 //               sequences that share it (a page published while shared keeps them in the count)
-//   state       kFree -> kPrivate -> kVisible -> kEvicting -> kFree,  kPrivate -> kFree
-//   generation  life of the page number: it tells a stale handle; wraps
+//   state       kPrivate -> kVisible -> kEvicting -> kPrivate: a page is private while nobody can find
+//               it, be it that somebody has it or that its number is in the pool
+//   busy        a verb works on this private page: others are refused
+//   generation  life of the page number: it tells a stale handle; wraps. A life ends where the page
+//               is given up, so a number in the pool has the generation of its next life, of which
+//               there is no handle yet. Hence taking a number changes nothing here, and giving one
+//               up is one read-modify-write; the pool's bits hand all else on from owner to owner.
 //
 // THE RULE. After format() every change of meta is a read-modify-write that preserves ref. A finder
 // may add 1 to the word of a page that was recycled under it and take that back at any later time;
@@ -23,18 +28,23 @@
 //
 // | transition              | atomic on meta                          | order   | pairs with        |
 // | ----------------------- | --------------------------------------- | ------- | ----------------- |
-// | claim: free -> private  | add                                     | acquire | finish_evict,     |
-// |                         |                                         |         | free_private      |
-// | free_private            | CAS: that generation, no sharers        | acq_rel | claim; sharers    |
+// | hold: busy              | CAS: that generation, private, not busy | acquire | unhold            |
+// | unhold                  | sub                                     | release | hold, give_up     |
+// | give_up: next life      | CAS: that generation, private, not      | acquire | unhold; sharers   |
+// |                         | busy, no sharers                        |         |                   |
+// | take_back               | sub: the generation before              | relaxed | (nothing changed) |
+// | free_private: next life | CAS: that generation, private, no       | acquire | sharers           |
+// |                         | sharers                                 |         |                   |
+// | release_private         | CAS: a sharer less, or next life        | acq_rel | sharers           |
 // | make_visible (+ 1 ref)  | add; the key is stored before           | release | try_pin, peek     |
-// | undo_visible (- 1 ref)  | add                                     | release | claim             |
+// | undo_visible (- 1 ref)  | add                                     | release | free_private      |
 // | try_pin                 | load, compare key, add 1, compare again | acquire | make_visible      |
 // | unpin                   | sub 1; the stamp is raised before       | release | begin_evict       |
 // | add_child               | add, under a pin                        | relaxed | (the pin)         |
 // | drop_child              | sub; child erased, stamp handed up      | release | begin_evict       |
 // | begin_evict             | CAS: visible, 0 refs, 0 children, that  | acquire | unpin, drop_child |
 // |                         | generation                              |         |                   |
-// | finish_evict: -> free   | add; generation + 1                     | release | claim             |
+// | finish_evict: next life | add                                     | relaxed | (the pool)        |
 //
 // Why load and compare come before the add in try_pin: an add to a cold line keeps the core from
 // overlapping misses; a finder that compares first touches most pages with plain loads only. Why
@@ -60,14 +70,14 @@
 // last write to the bit is right. begin_evict decides; the hint only finds.
 //
 // Invariants at rest (validate()):
-//   free:     ref = 0, children = 0
+//   private:  not busy; with its number in the pool: ref = 0, children = 0
 //   visible:  children >= visible pages whose parent it is; a parent is visible
 //   leaf bit: set <=> visible and children = 0
 //   no page is evicting
 //   link:     of a visible page: its generation, and its parent, or itself
 //
 // Cost: 64 + 13 bytes a page. Nothing waits; every call is lock free, and wait free but for
-// free_private, release_private, raise_stamp, set_class and refresh_leaf_hint.
+// hold, give_up, free_private, release_private, raise_stamp, set_class and refresh_leaf_hint.
 // Thread class: any thread, under the rights named at each call. format: before sharing.
 #ifndef QUIRE_RUNTIME_PAGE_TABLE_H_
 #define QUIRE_RUNTIME_PAGE_TABLE_H_
@@ -88,10 +98,14 @@ struct Key {
   friend bool operator==(const Key &, const Key &) = default;
 };
 
-enum class PageState : uint8_t { kFree, kPrivate, kVisible, kEvicting };
+enum class PageState : uint8_t { kPrivate, kVisible, kEvicting };
 
 // What became of an attempt to pin: kBusy is a page that is there and has too many pins.
 enum class Pin : uint8_t { kMiss, kPinned, kBusy };
+
+// What became of an attempt to work on a private page, or to give it up. kPublished: it is that life
+// of the page, and visible.
+enum class Hold : uint8_t { kStale, kPublished, kBusy, kHeld };
 
 // What became of giving up one holder's share of a private page.
 enum class Release : uint8_t { kStale, kShared, kFreed };
@@ -105,7 +119,7 @@ struct PageWidths {
 template <class W = PageWidths>
 struct Meta {
   static_assert(W::kRef >= 2 && W::kChildren >= 2 && W::kState >= 2);
-  static_assert(W::kRef + W::kChildren + W::kState + W::kGeneration <= 64);
+  static_assert(W::kRef + W::kChildren + W::kState + W::kGeneration < 64);
   static constexpr int kChildShift = W::kRef;
   static constexpr int kStateShift = kChildShift + W::kChildren;
   static constexpr int kGenerationShift = 64 - W::kGeneration;
@@ -114,6 +128,7 @@ struct Meta {
   static constexpr uint64_t kChildUnit = uint64_t{1} << kChildShift;
   static constexpr uint64_t kStateUnit = uint64_t{1} << kStateShift;
   static constexpr uint64_t kGenerationUnit = uint64_t{1} << kGenerationShift;
+  static constexpr uint64_t kBusy = kGenerationUnit >> 1;
   static constexpr uint32_t kRefHalf = uint32_t{1} << (W::kRef - 1);
   static constexpr uint32_t kChildrenHalf = uint32_t{1} << (W::kChildren - 1);
 
@@ -129,6 +144,10 @@ struct Meta {
   }
   static constexpr uint32_t generation(uint64_t m) noexcept {
     return field(m, kGenerationShift, W::kGeneration);
+  }
+  // Private, of that generation, and nobody works on it: all that is above the counters, at once.
+  static constexpr bool idle(uint64_t m, uint32_t generation) noexcept {
+    return m >> kStateShift == uint64_t{generation} << (kGenerationShift - kStateShift);
   }
   static constexpr bool visible(uint64_t m) noexcept { return state(m) == PageState::kVisible; }
   static constexpr bool leaf(uint64_t m) noexcept { return visible(m) && children(m) == 0; }
@@ -155,7 +174,7 @@ struct BasicPageDescriptor {
   atomic<uint32_t> space;   // namespace
   atomic<uint32_t> space_generation;
   atomic<uint32_t> frame;
-  atomic<uint32_t> lease;  // private: its lease; visible: idle TTL in ms, 0 for none
+  atomic<uint32_t> lease;  // private: its lease, or kNone; visible: idle TTL in ms, 0 for none
   atomic<uint32_t> ready_epoch;
   atomic<uint16_t> writer;  // stream slot + 1, 0 for none
   atomic<uint16_t> flags;
@@ -164,9 +183,8 @@ using PageDescriptor = BasicPageDescriptor<StdAtomics>;
 static_assert(sizeof(PageDescriptor) == 64, "one cache line a page");
 
 struct PageCounts {
-  uint32_t free = 0, private_pages = 0, visible = 0, evicting = 0;
+  uint32_t private_pages = 0, visible = 0, evicting = 0;
   uint64_t refs = 0;
-  uint32_t total() const noexcept { return free + private_pages + visible + evicting; }
 };
 
 // A page's state word, taken apart; already old when it is read.
@@ -202,7 +220,7 @@ class PageTable {
     tag_ = reinterpret_cast<atomic<uint8_t> *>(at += part<atomic<uint32_t>>(capacity));
   }
 
-  // Makes every page free, at generation 0. The one place that stores a meta.
+  // Makes every page private, at generation 0: their numbers are the pool's. The one place that stores a meta.
   void format() noexcept {
     for (uint32_t i = 0; i < capacity_; ++i) {
       Descriptor *d = new (&page_[i]) Descriptor;
@@ -302,14 +320,35 @@ class PageTable {
 
   // ---- Life -----------------------------------------------------------------------------------
 
-  // For whom the page pool gave the page: free -> private. Returns the generation.
-  uint32_t claim(uint32_t page) noexcept {
-    // acquire: pairs with the release in finish_evict() and free_private().
-    const uint64_t m =
-        meta(page).fetch_add(M::change(PageState::kFree, PageState::kPrivate), kAcquire);
-    assert(M::state(m) == PageState::kFree && M::children(m) == 0);
-    return M::generation(m);
+  // Whoever takes a number from the pool has that page, in the life that generation() tells, with
+  // nothing to do here: the pool's acquire has shown the end of its last life.
+
+  // Whether hold() would give it, for a moment within the call.
+  bool is_idle(uint32_t page, uint32_t generation) const noexcept {
+    return M::idle(meta(page).load(kRelaxed), generation);  // relaxed: old as soon as it is read.
   }
+  // The right to work on a private page behind a handle, until unhold(); whoever comes meanwhile
+  // gets kBusy.
+  Hold hold(uint32_t page, uint32_t generation) noexcept {
+    return change_private(page, generation, [](uint64_t m) { return m | M::kBusy; });
+  }
+  void unhold(uint32_t page) noexcept {
+    // release: pairs with the acquire in hold() and give_up(): our work on the page comes before.
+    const uint64_t m = meta(page).fetch_sub(M::kBusy, kRelease);
+    assert((m & M::kBusy) != 0);
+    static_cast<void>(m);
+  }
+
+  // Ends the life of a private page behind a handle, at one stroke; then it is the caller's alone
+  // until its number goes to the pool. kBusy also where others share it.
+  Hold give_up(uint32_t page, uint32_t generation) noexcept {
+    return change_private(page, generation, [](uint64_t m) {
+      return M::children(m) == 0 ? m + M::kGenerationUnit : m;
+    });
+  }
+  // The way back, by who gave it up and has not given the number to the pool. relaxed: the page is
+  // as it was.
+  void take_back(uint32_t page) noexcept { meta(page).fetch_sub(M::kGenerationUnit, kRelaxed); }
 
   // Gives up one holder's share of a page that it allocated or forked: with other sharers left,
   // drops that share (kShared); the last one frees it (kFreed): then the number goes back to the
@@ -323,7 +362,7 @@ class PageTable {
       if (!is_private && !M::visible(m)) return Release::kStale;
       const bool shared = M::children(m) != 0;
       if (!shared && !is_private) return Release::kStale;
-      const uint64_t next = shared ? m - M::kChildUnit : freed(m);
+      const uint64_t next = shared ? m - M::kChildUnit : next_life(m);
       // acq_rel: a sharer's writes (release) are before the last one's free (acquire).
       if (word.compare_exchange_weak(m, next, kAcqRel, kRelaxed)) {
         if (shared && M::leaf(next)) refresh_leaf_hint(page);
@@ -332,16 +371,17 @@ class PageTable {
     }
   }
 
-  // private -> free, next generation; false, and nothing changed, if the page is in another life,
-  // not private, or shared. A ref that a late finder holds stays in the word until it drops it.
+  // Ends the life of a private page that the caller has, held or not; false, and nothing changed,
+  // if the page is in another life, not private, or shared. A ref that a late finder holds stays in
+  // the word until it drops it.
   bool free_private(uint32_t page, uint32_t generation) noexcept {
     auto &word = meta(page);
     uint64_t m = word.load(kRelaxed);
     do {
       if (M::state(m) != PageState::kPrivate || M::generation(m) != generation) return false;
       if (M::children(m) != 0) return false;
-      // acq_rel: acquire pairs with sharers' drop_child, release with the next claim().
-    } while (!word.compare_exchange_weak(m, freed(m), kAcqRel, kRelaxed));
+      // acquire: pairs with sharers' release_private() and with undo_visible().
+    } while (!word.compare_exchange_weak(m, next_life(m), kAcquire, kRelaxed));
     return true;
   }
 
@@ -387,12 +427,12 @@ class PageTable {
     return true;
   }
 
-  // evicting -> free, next generation; then the number goes back to the pool. Call it when the
+  // evicting -> private, next generation; then the number goes back to the pool. Call it when the
   // index has erased the page and its parent has dropped it.
   void finish_evict(uint32_t page) noexcept {
-    // release: pairs with the acquire in claim(): the erase comes before the next life.
+    // relaxed: the pool's release and acquire bring the erase before the next life.
     const uint64_t m = meta(page).fetch_add(
-        M::change(PageState::kEvicting, PageState::kFree) + M::kGenerationUnit, kRelease);
+        M::change(PageState::kEvicting, PageState::kPrivate) + M::kGenerationUnit, kRelaxed);
     assert(M::state(m) == PageState::kEvicting && M::children(m) == 0);
     static_cast<void>(m);
   }
@@ -442,10 +482,11 @@ class PageTable {
   void set_stamp(uint32_t page, uint32_t epoch) noexcept { stamp_[page].store(epoch, kRelaxed); }
 
   // Of a visible page. By its publisher before it is one (which must set it: the word was the
-  // lease's), by holders of a pin later.
+  // lease's), by holders of a pin later. Never kNone, which says of any page that it is private and
+  // on no lease (Cache::free).
   uint32_t idle_ttl_ms(uint32_t page) const noexcept { return (*this)[page].lease.load(kRelaxed); }
   void set_idle_ttl_ms(uint32_t page, uint32_t ms) noexcept {
-    (*this)[page].lease.store(ms, kRelaxed);
+    (*this)[page].lease.store(ms == kNone ? kNone - 1 : ms, kRelaxed);
   }
 
   // The caller's class of a page, 0 .. 127.
@@ -484,16 +525,14 @@ class PageTable {
 
   // ---- Insight --------------------------------------------------------------------------------
 
-  // Exact at rest; under traffic each page is counted once, in a state that it had.
-  PageCounts counts() const noexcept {
+  // Of `in_pool` numbers that the pool has: those are in no life. Exact at rest; under traffic each
+  // page is counted once, in a state that it had.
+  PageCounts counts(uint32_t in_pool = 0) const noexcept {
     PageCounts counts;
     for (uint32_t i = 0; i < capacity_; ++i) {
       const uint64_t m = meta(i).load(kRelaxed);
       counts.refs += M::ref(m);
       switch (M::state(m)) {
-        case PageState::kFree:
-          ++counts.free;
-          break;
         case PageState::kPrivate:
           ++counts.private_pages;
           break;
@@ -505,6 +544,7 @@ class PageTable {
           break;
       }
     }
+    counts.private_pages -= in_pool < counts.private_pages ? in_pool : counts.private_pages;
     return counts;
   }
 
@@ -515,8 +555,7 @@ class PageTable {
     for (uint32_t i = 0; i < capacity_; ++i) {
       const uint64_t m = meta(i).load(kAcquire);
       const PageState state = M::state(m);
-      if (state > PageState::kVisible) return false;
-      if (state == PageState::kFree && (M::ref(m) != 0 || M::children(m) != 0)) return false;
+      if (state > PageState::kVisible || (m & M::kBusy) != 0) return false;
       if (leaf_hint(i) != M::leaf(m)) return false;
       if (state != PageState::kVisible) continue;
       const uint32_t parent = page_[i].parent.load(kRelaxed);
@@ -542,8 +581,23 @@ class PageTable {
   static constexpr size_t part(uint32_t capacity) noexcept {
     return align_up(size_t{capacity} * sizeof(T), kAlignment);
   }
-  static constexpr uint64_t freed(uint64_t m) noexcept {
-    return m + M::change(PageState::kPrivate, PageState::kFree) + M::kGenerationUnit;
+  // Of a private page; whoever holds it lets go of it by that.
+  static constexpr uint64_t next_life(uint64_t m) noexcept {
+    return (m & ~M::kBusy) + M::kGenerationUnit;
+  }
+  // change(word) of a private page of that generation that nobody works on; the same word: refused.
+  template <class Change>
+  Hold change_private(uint32_t page, uint32_t generation, Change change) noexcept {
+    auto &word = meta(page);
+    uint64_t m = word.load(kRelaxed);
+    while (M::idle(m, generation)) {
+      const uint64_t next = change(m);
+      if (next == m) return Hold::kBusy;
+      // acquire: pairs with the releases in unhold() and release_private().
+      if (word.compare_exchange_weak(m, next, kAcquire, kRelaxed)) return Hold::kHeld;
+    }
+    if (M::generation(m) != generation || M::state(m) > PageState::kVisible) return Hold::kStale;
+    return M::visible(m) ? Hold::kPublished : Hold::kBusy;
   }
   atomic<uint64_t> &meta(uint32_t page) const noexcept { return (*this)[page].meta; }
 

@@ -1,9 +1,16 @@
 // Pages: private pages and their frames: alloc, free, block tables, and the lists that hang on
 // leases.
 //
-// A verb on private pages claims each of them first, by the busy flag in its descriptor, and works
+// A verb on private pages claims each of them first, by the busy bit of its state word, and works
 // only when it has them all: so a handle that is stale, published, named twice or in the hands of
 // another call is found before anything has changed, and two verbs never work on one page.
+//
+// Where the verb is to free the page, the claim and the end of its life are one step, which can be
+// taken back until its number is in the pool (PageTable::give_up). quire_free() looks at all
+// handles before the first step; where one is refused all the same (it is named twice, or another
+// call works on it), whoever looked at the others meanwhile found them stale. Pages on a lease it
+// claims, since it has to enter that lease, too. That a page is on none is said by kNoIndex in its
+// lease word, and that does not change before its life ends.
 //
 // Frames come from runtime/frames.cpp. A page's number is taken after its frame and freed before it
 // retires; descriptors are as many as frames, so whoever has frames finds numbers for them.
@@ -22,6 +29,26 @@ constexpr uint32_t next_of(uint64_t links) {
 }
 constexpr uint32_t previous_of(uint64_t links) {
   return static_cast<uint32_t>(links);
+}
+
+// Of a handle that was found to be a page of this cache.
+uint32_t generation_of(quire_page handle) noexcept {
+  return static_cast<uint32_t>(handle >> 32) & kGenerationMask;
+}
+
+// kOk where the page was not refused.
+Status refused(Hold hold, uint32_t page) noexcept {
+  switch (hold) {
+    case Hold::kHeld:
+      return Status::kOk;
+    case Hold::kBusy:
+      return set_error(Status::kBusy, "another call is working on page %u", page);
+    case Hold::kPublished:
+      return set_error(Status::kInvalid, "page %u is published", page);
+    case Hold::kStale:
+      break;
+  }
+  return set_error(Status::kStale, "page %u was freed or evicted", page);
 }
 
 // Cannot be, as long as a number is freed before the frame that its page had.
@@ -44,7 +71,8 @@ Status Cache::find_page(quire_page handle, uint32_t *page) const noexcept {
                      static_cast<unsigned long long>(handle));
   }
   const PageView view = tables_->pages.view(h.index);
-  const bool held = view.state == PageState::kPrivate || view.state == PageState::kVisible;
+  const bool held = view.state == PageState::kVisible ||
+                    (view.state == PageState::kPrivate && has_frame(h.index));
   if (!held || view.generation != h.generation) {
     return set_error(Status::kStale, "page %u was freed or evicted", h.index);
   }
@@ -52,72 +80,48 @@ Status Cache::find_page(quire_page handle, uint32_t *page) const noexcept {
   return Status::kOk;
 }
 
-// A private page behind a handle, with its busy flag taken.
+// A private page behind a handle, which the caller then holds.
 Status Cache::claim_page(quire_page handle, uint32_t *page) noexcept {
   if (const Status s = find_page(handle, page); s != Status::kOk) return s;
-  PageDescriptor &d = tables_->pages[*page];
-  // acquire: pairs with the release in unclaim_page().
-  if ((d.flags.fetch_or(kPageBusy, std::memory_order_acquire) & kPageBusy) != 0) {
-    return set_error(Status::kBusy, "another call is working on page %u", *page);
-  }
-  // Look again: it may have been published or freed before we had the flag.
-  uint32_t again;
-  Status status = find_page(handle, &again);
-  if (status == Status::kOk && tables_->pages.view(*page).state != PageState::kPrivate) {
-    status = set_error(Status::kInvalid, "page %u is published", *page);
-  }
-  if (status != Status::kOk) unclaim_page(*page);
-  return status;
+  return refused(tables_->pages.hold(*page, generation_of(handle)), *page);
 }
 
 // The same for pages[i], of which those before it are claimed: twice in one call is the caller's
-// mistake, not a race. Looked for only where the flag was taken: so n pages cost O(n).
+// mistake, not a race. Looked for only where the page is held: so n pages cost O(n).
 Status Cache::claim_page_of(const quire_page *pages, uint32_t i, uint32_t *page) noexcept {
   const Status status = claim_page(pages[i], page);
   if (status != Status::kBusy || std::find(pages, pages + i, pages[i]) == pages + i) return status;
   return set_error(Status::kInvalid, "page %u is named twice", *page);
 }
 
-void Cache::unclaim_page(uint32_t page) noexcept {
-  // release: pairs with the acquire in claim_page().
-  tables_->pages[page].flags.fetch_and(static_cast<uint16_t>(~kPageBusy),
-                                       std::memory_order_release);
-}
-
-void Cache::init_page(uint32_t page, FrameClass c, uint32_t frame, uint32_t index) noexcept {
-  PageTable<> &pages = tables_->pages;
-  pages.claim(page);
-  PageDescriptor &d = pages[page];
-  d.expiry_ms.store(pack_links(kNoIndex, kNoIndex), std::memory_order_relaxed);
-  d.parent.store(kNoIndex, std::memory_order_relaxed);
-  d.depth.store(index, std::memory_order_relaxed);
-  d.frame.store(frame, std::memory_order_relaxed);
-  d.lease.store(kNoIndex, std::memory_order_relaxed);
-  d.writer.store(0, std::memory_order_relaxed);
-  d.key_lo.store(0, std::memory_order_relaxed);  // see note_copy()
-  // A page that is appended to in its final format is sealed from the start, in a way.
-  const bool direct = config_.has_open && c == FrameClass::kSealed;
-  const uint16_t flags = c == FrameClass::kOpen ? kPageOpen : direct ? kPageSealed : 0;
-  // Whatever a late claimer with a stale handle adds to this word it takes back itself.
-  // The flags of its last life are often those of the next.
-  const uint16_t old = d.flags.load(std::memory_order_relaxed);
-  const auto other = static_cast<uint16_t>((old ^ flags) & ~kPageBusy);
-  if (other != 0) d.flags.fetch_xor(other, std::memory_order_release);
-  // Headers of open and of plain pages never change; those of the others come with each page's
-  // scales.
-  std::atomic<uint8_t> &frame_flags = frame_class(c).flags[frame];
-  const uint8_t known = frame_flags.load(std::memory_order_relaxed);
-  if (direct || (known & kFrameInitialised) == 0) {
-    kernels_->init_page(c == FrameClass::kOpen, frame_address(c, frame));
-    frame_flags.store(known | kFrameInitialised, std::memory_order_relaxed);
-  }
-}
-
 // n <= kMostPages private pages on the caller's frames, with numbers that it has reserved.
 void Cache::make_pages(FrameClass c, uint32_t n, const uint32_t *frames, uint32_t index,
                        uint32_t *out) noexcept {
   tables_->page_pool.take_reserved(n, out);
-  for (uint32_t i = 0; i < n; ++i) init_page(out[i], c, frames[i], index + i);
+  // A page that is appended to in its final format is sealed from the start, in a way.
+  const bool direct = config_.has_open && c == FrameClass::kSealed;
+  const uint16_t flags = c == FrameClass::kOpen ? kPageOpen : direct ? kPageSealed : 0;
+  PageTable<> &pages = tables_->pages;
+  for (uint32_t i = 0; i < n; ++i) {
+    PageDescriptor &d = pages[out[i]];
+    d.expiry_ms.store(pack_links(kNoIndex, kNoIndex), std::memory_order_relaxed);
+    d.parent.store(kNoIndex, std::memory_order_relaxed);
+    d.depth.store(index + i, std::memory_order_relaxed);
+    d.frame.store(frames[i], std::memory_order_relaxed);
+    d.lease.store(kNoIndex, std::memory_order_relaxed);
+    d.writer.store(0, std::memory_order_relaxed);
+    d.key_lo.store(0, std::memory_order_relaxed);  // see note_copy()
+    d.flags.store(flags, std::memory_order_relaxed);
+  }
+  // Headers of open and of plain pages never change; those of the others come with each page's
+  // scales.
+  std::atomic<uint8_t> *const frame_flags = frame_class(c).flags;
+  for (uint32_t i = 0; i < n; ++i) {
+    const uint8_t known = frame_flags[frames[i]].load(std::memory_order_relaxed);
+    if (!direct && (known & kFrameInitialised) != 0) continue;
+    kernels_->init_page(c == FrameClass::kOpen, frame_address(c, frames[i]));
+    frame_flags[frames[i]].store(known | kFrameInitialised, std::memory_order_relaxed);
+  }
   tables_->stats.add(Counter::pages_allocated_total, n);
 }
 
@@ -135,39 +139,57 @@ Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_
   return Status::kOk;
 }
 
-// Gives up one share of each page; a page whose last share it was goes, with its frame. The caller
-// holds the pages' busy flags, or they are a sequence's. Pools are asked once a batch.
-void Cache::drop_pages(const uint32_t *pages, uint32_t n) noexcept {
+// Pages whose life is over and that are the caller's alone: their numbers and frames go to the
+// pools, which are asked once a batch. T: a number or a handle.
+template <class T>
+void Cache::bury(const T *pages, uint32_t n) noexcept {
   Tables &t = *tables_;
   for (uint32_t done = 0; done < n; done += kMostPages) {
-    const uint32_t end = std::min(n, done + kMostPages);
-    uint32_t freed[kMostPages];
-    uint32_t frames[2][kMostPages];  // by class
-    uint32_t n_frames[2] = {0, 0};
-    uint32_t n_freed = 0;
-    for (uint32_t i = done; i < end; ++i) {
-      const PageDescriptor &d = t.pages[pages[i]];
-      const bool open = (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0;
+    const uint32_t count = std::min(n - done, kMostPages);
+    uint32_t numbers[kMostPages];
+    uint32_t sealed[kMostPages];
+    uint32_t open[kMostPages];
+    uint32_t n_open = 0;
+    for (uint32_t i = 0; i < count; ++i) {
+      numbers[i] = static_cast<uint32_t>(pages[done + i]);
+      PageDescriptor &d = t.pages[numbers[i]];
       const uint32_t frame = d.frame.load(std::memory_order_relaxed);
-      // A page that other sequences share loses a sharer, no more; nobody claims such a page.
-      if (t.pages.release_private(pages[i], t.pages.generation(pages[i])) != Release::kFreed)
-        continue;
-      const auto c = static_cast<uint32_t>(open ? FrameClass::kOpen : FrameClass::kSealed);
-      frames[c][n_frames[c]++] = frame;
-      freed[n_freed++] = pages[i];
-      // Here: whoever claims the page by its old handle finds it freed, and the next owner, who has
-      // the number from the pool, finds no flag of ours.
-      unclaim_page(pages[i]);
+      sealed[i - n_open] = open[n_open] = frame;
+      n_open += (d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0 ? 1U : 0U;
+      d.frame.store(kNoIndex, std::memory_order_relaxed);
     }
     // Counted first: estimates then take no page for private whose frame is free.
-    t.stats.add(Counter::pages_freed_total, n_freed);
-    t.page_pool.free(freed, n_freed);
-    for (const FrameClass c : {FrameClass::kSealed, FrameClass::kOpen}) {
-      const auto at = static_cast<uint32_t>(c);
-      retire_frames(c, frames[at], n_frames[at], clock_epoch(), zeroing());
-    }
+    t.stats.add(Counter::pages_freed_total, count);
+    t.page_pool.free(numbers, count);
+    retire_frames(FrameClass::kSealed, sealed, count - n_open, clock_epoch(), zeroing());
+    retire_frames(FrameClass::kOpen, open, n_open, clock_epoch(), zeroing());
   }
 }
+
+// Gives up one share of each page; a page whose last share it was goes, with its frame. The caller
+// holds the pages, or they are a sequence's.
+void Cache::drop_pages(const uint32_t *pages, uint32_t n) noexcept {
+  PageTable<> &table = tables_->pages;
+  uint32_t over[kMostPages];
+  uint32_t n_over = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    const Release release = table.release_private(pages[i], table.generation(pages[i]));
+    if (release == Release::kFreed) over[n_over++] = pages[i];
+    if (n_over < kMostPages && i + 1 < n) continue;
+    bury(over, n_over);
+    n_over = 0;
+  }
+}
+
+namespace {
+
+// By the verb that is inside the lease: nobody else writes this word.
+void count_private(LeaseSlot &slot, int32_t change) noexcept {
+  const uint32_t n = slot.private_pages.load(std::memory_order_relaxed);
+  slot.private_pages.store(n + static_cast<uint32_t>(change), std::memory_order_relaxed);
+}
+
+}  // namespace
 
 void Cache::link(uint32_t lease_index, uint32_t page) noexcept {
   LeaseSlot &slot = tables_->leases.slot(lease_index);
@@ -183,7 +205,7 @@ void Cache::link(uint32_t lease_index, uint32_t page) noexcept {
                 std::memory_order_relaxed);
   }
   slot.private_tail.store(page, std::memory_order_relaxed);
-  slot.private_pages.fetch_add(1, std::memory_order_relaxed);
+  count_private(slot, 1);
 }
 
 // The same at the list's other end.
@@ -201,9 +223,10 @@ void Cache::link_first(uint32_t lease_index, uint32_t page) noexcept {
                 std::memory_order_relaxed);
   }
   slot.private_head.store(page, std::memory_order_relaxed);
-  slot.private_pages.fetch_add(1, std::memory_order_relaxed);
+  count_private(slot, 1);
 }
 
+// The page's lease word stays as it is.
 void Cache::unlink(uint32_t page) noexcept {
   PageTable<> &pages = tables_->pages;
   const uint32_t lease_index = pages[page].lease.load(std::memory_order_relaxed);
@@ -226,37 +249,29 @@ void Cache::unlink(uint32_t page) noexcept {
     word.store(pack_links(next_of(word.load(std::memory_order_relaxed)), previous),
                std::memory_order_relaxed);
   }
-  slot.private_pages.fetch_sub(1, std::memory_order_relaxed);
-  pages[page].lease.store(kNoIndex, std::memory_order_relaxed);
+  count_private(slot, -1);
 }
 
 // All private pages of a lease that the caller is inside of, or kBusy and none.
 Status Cache::free_private_pages(LeaseSlot &slot) noexcept {
   PageTable<> &pages = tables_->pages;
+  const auto next = [&pages](uint32_t page) {
+    return next_of(pages[page].expiry_ms.load(std::memory_order_relaxed));
+  };
   const uint32_t head = slot.private_head.load(std::memory_order_relaxed);
-  for (uint32_t page = head; page != kNoIndex;) {
-    PageDescriptor &d = pages[page];
-    // acquire: pairs with the release in unclaim_page().
-    const bool busy = (d.flags.fetch_or(kPageBusy, std::memory_order_acquire) & kPageBusy) != 0;
-    if (busy) {
-      for (uint32_t back = head; back != page;) {
-        const uint32_t next = next_of(pages[back].expiry_ms.load(std::memory_order_relaxed));
-        unclaim_page(back);
-        back = next;
-      }
-      return set_error(Status::kBusy, "another call is working on private page %u of this lease",
-                       page);
-    }
-    page = next_of(d.expiry_ms.load(std::memory_order_relaxed));
+  for (uint32_t page = head; page != kNoIndex; page = next(page)) {
+    if (pages.give_up(page, pages.generation(page)) == Hold::kHeld) continue;
+    for (uint32_t back = head; back != page; back = next(back)) pages.take_back(back);
+    return set_error(Status::kBusy, "another call is working on private page %u of this lease",
+                     page);
   }
   uint32_t batch[kMostPages];
   uint32_t n = 0;
   for (uint32_t page = head; page != kNoIndex;) {
     batch[n++] = page;
-    pages[page].lease.store(kNoIndex, std::memory_order_relaxed);
-    page = next_of(pages[page].expiry_ms.load(std::memory_order_relaxed));
+    page = next(page);
     if (n < kMostPages && page != kNoIndex) continue;
-    drop_pages(batch, n);
+    bury(batch, n);
     n = 0;
   }
   slot.private_head.store(kNoIndex, std::memory_order_relaxed);
@@ -331,10 +346,8 @@ Status Cache::alloc_on(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t 
     for (uint32_t i = 0; i < known; ++i) frames[i] = static_cast<uint32_t>(pages[done + i]);
     pool.take_reserved(count - known, frames + known);
     make_pages(c, count, frames, index + done, batch);
-    for (uint32_t i = 0; i < count; ++i) {
-      if (lease != kNoIndex) link(lease, batch[i]);
-      pages[done + i] = page_handle(batch[i]);
-    }
+    for (uint32_t i = 0; i < count && lease != kNoIndex; ++i) link(lease, batch[i]);
+    for (uint32_t i = 0; i < count; ++i) pages[done + i] = page_handle(batch[i]);
     done += count;
   }
   return Status::kOk;
@@ -371,42 +384,80 @@ void Cache::leave_lease_of(uint32_t lease_index, uint64_t token) noexcept {
   tables_->leases.leave(lease_index);
 }
 
-Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
-  const uint64_t token = uint64_t{StdAtomics::thread_index() + 1} << 32;
-  uint32_t claimed = 0;
-  Status status = Status::kOk;
-  for (; claimed < n && status == Status::kOk; ++claimed) {
-    uint32_t page = 0;
-    status = claim_page_of(pages, claimed, &page);
-    if (status != Status::kOk) break;
-    status = enter_lease_of(page, token | claimed);
-    if (status != Status::kOk) {
-      unclaim_page(page);
-      break;
-    }
+// As free() will find it, if nothing comes between.
+Status Cache::look_private(quire_page handle) const noexcept {
+  Handle h;
+  if (unpack_handle(HandleKind::kPage, tag_, handle, &h) && h.index < tables_->pages.capacity() &&
+      tables_->pages.is_idle(h.index, h.generation) && has_frame(h.index)) {
+    return Status::kOk;
   }
-  const bool good = status == Status::kOk;
-  uint32_t batch[kMostPages];
-  uint32_t in_batch = 0;
-  for (uint32_t i = 0; i < claimed; ++i) {
+  uint32_t page = 0;
+  if (const Status s = find_page(handle, &page); s != Status::kOk) return s;
+  const bool is_private = tables_->pages.view(page).state == PageState::kPrivate;
+  return refused(is_private ? Hold::kBusy : Hold::kPublished, page);
+}
+
+// Why pages[i], of which those before it are the caller's, was not given up.
+Status Cache::refuse_free(const quire_page *pages, uint32_t i, Hold hold) const noexcept {
+  const auto page = static_cast<uint32_t>(pages[i]);
+  if (std::find(pages, pages + i, pages[i]) == pages + i) return refused(hold, page);
+  return set_error(Status::kInvalid, "page %u is named twice", page);
+}
+
+void Cache::undo_free(const quire_page *pages, uint32_t n, uint64_t token) noexcept {
+  for (uint32_t i = 0; i < n; ++i) {
     const auto page = static_cast<uint32_t>(pages[i]);
     const uint32_t lease = tables_->pages[page].lease.load(std::memory_order_relaxed);
-    if (!good) {
+    if (lease == kNoIndex) {
+      tables_->pages.take_back(page);
+    } else {
       leave_lease_of(lease, token);
       unclaim_page(page);
-      continue;
     }
+  }
+}
+
+// The life of each page ends; or, on a lease, is claimed, with the caller inside that lease. All or
+// none.
+Status Cache::end_pages(const quire_page *pages, uint32_t n, uint64_t token) noexcept {
+  PageTable<> &table = tables_->pages;
+  for (uint32_t i = 0; i < n; ++i) {
+    const auto page = static_cast<uint32_t>(pages[i]);
+    const uint32_t generation = generation_of(pages[i]);
+    // relaxed: kNoIndex holds for the life that the handle names; anything else is read again.
+    const bool alone = table[page].lease.load(std::memory_order_relaxed) == kNoIndex;
+    const Hold hold = alone ? table.give_up(page, generation) : table.hold(page, generation);
+    Status status = hold == Hold::kHeld ? Status::kOk : refuse_free(pages, i, hold);
+    if (!alone && status == Status::kOk) {
+      status = enter_lease_of(page, token | i);
+      if (status != Status::kOk) unclaim_page(page);
+    }
+    if (status == Status::kOk) continue;
+    undo_free(pages, i, token);
+    return status;
+  }
+  return Status::kOk;
+}
+
+Status Cache::free(const quire_page *pages, uint32_t n) noexcept {
+  const uint64_t token = uint64_t{StdAtomics::thread_index() + 1} << 32;
+  for (uint32_t i = 0; i < n; ++i) {
+    if (const Status s = look_private(pages[i]); s != Status::kOk) return s;
+  }
+  if (const Status s = end_pages(pages, n, token); s != Status::kOk) return s;
+  PageTable<> &table = tables_->pages;
+  for (uint32_t i = 0; i < n; ++i) {
+    const auto page = static_cast<uint32_t>(pages[i]);
+    const uint32_t lease = table[page].lease.load(std::memory_order_relaxed);
+    if (lease == kNoIndex) continue;
     unlink(page);
     // The last page of this lease in the call lets go of it; unlink needs it until then.
-    const bool last = lease != kNoIndex && tables_->leases.slot(lease).visitor.load(
-                                               std::memory_order_relaxed) == (token | i);
-    if (last) leave_lease_of(lease, token);
-    batch[in_batch++] = page;
-    if (in_batch < kMostPages && i + 1 < claimed) continue;
-    drop_pages(batch, in_batch);
-    in_batch = 0;
+    const LeaseSlot &slot = tables_->leases.slot(lease);
+    if (slot.visitor.load(std::memory_order_relaxed) == (token | i)) leave_lease_of(lease, token);
+    table.release_private(page, generation_of(pages[i]));
   }
-  return status;
+  bury(pages, n);
+  return Status::kOk;
 }
 
 int32_t Cache::block_entry(uint32_t page) const noexcept {

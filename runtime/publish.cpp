@@ -167,9 +167,12 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
     t.pages[page].expiry_ms.store(links, std::memory_order_relaxed);
     t.pages[page].parent.store(kNoIndex, std::memory_order_relaxed);
     t.pages[page].writer.store(writer, std::memory_order_relaxed);
-    t.pages[page].key_lo.store(copied, std::memory_order_relaxed);   // see note_copy()
-    t.pages[page].lease.store(kNoIndex, std::memory_order_relaxed);  // it held an idle TTL
-    if (lease != kNoIndex) link_first(lease, page);
+    t.pages[page].key_lo.store(copied, std::memory_order_relaxed);  // see note_copy()
+    if (lease != kNoIndex) {
+      link_first(lease, page);
+    } else {
+      t.pages[page].lease.store(kNoIndex, std::memory_order_relaxed);  // it held an idle TTL
+    }
     if (parent != kNoIndex) t.pages.drop_child(parent);
     if (result.status != Insert::kFound) return Status::kAgain;
     if (!may_follow(result.page, page, parent, context)) {

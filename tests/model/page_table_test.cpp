@@ -31,7 +31,7 @@ struct World {
   }
   // A life of the page: from free to free by eviction. As publisher and only owner.
   uint32_t live(uint32_t page, const Key &key) {
-    const uint32_t generation = table.claim(page);
+    const uint32_t generation = table.generation(page);
     table.make_visible(page, key);
     table.refresh_leaf_hint(page);
     table.unpin(page);
@@ -60,7 +60,7 @@ BOOST_AUTO_TEST_CASE(late_finders_leave_no_trace_in_a_recycled_page) {
     s.spawn([&] {
       if (!table.begin_evict(0, 0)) return;
       table.finish_evict(0);
-      const uint32_t generation = table.claim(0);
+      const uint32_t generation = table.generation(0);
       require(table.free_private(0, generation), "not freed");
       world.live(0, {3, 4});
     });
@@ -75,7 +75,7 @@ BOOST_AUTO_TEST_CASE(late_finders_leave_no_trace_in_a_recycled_page) {
 BOOST_AUTO_TEST_CASE(a_private_page_is_freed_by_one_of_two) {
   const uint64_t executions = explore(3, [](Scheduler &s) {
     World<NarrowWidths> world(1);
-    const uint32_t generation = world.table.claim(0);
+    const uint32_t generation = world.table.generation(0);
     int freed = 0;
     for (int t = 0; t < 2; ++t) {
       s.spawn([&] { freed += world.table.free_private(0, generation); });
@@ -90,7 +90,7 @@ BOOST_AUTO_TEST_CASE(a_private_page_is_freed_by_one_of_two) {
 BOOST_AUTO_TEST_CASE(the_last_sharer_of_a_private_page_frees_it) {
   const uint64_t executions = explore(3, [](Scheduler &s) {
     World<NarrowWidths> world(1);
-    const uint32_t generation = world.table.claim(0);
+    const uint32_t generation = world.table.generation(0);
     require(world.table.add_child(0) && world.table.add_child(0), "not shared");
     require(!world.table.free_private(0, generation), "freed while shared");
     int freed = 0, shared = 0;

@@ -148,7 +148,7 @@ class World {
                bool own) {
     write(s, frame, keys[depth].lo, own);
     const uint64_t epoch = base.clock.now();
-    const uint32_t generation = base.pages.claim(page);
+    const uint32_t generation = base.pages.generation(page);
     auto &d = base.pages[page];
     d.parent.store(parent);
     d.depth.store(depth);

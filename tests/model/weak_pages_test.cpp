@@ -209,7 +209,7 @@ void shared_private_page(Scheduler &s) {
   Pages world(1);
   uint32_t page = kNone;
   require(world.pool.alloc(1, &page), "no page");
-  const uint32_t generation = world.table.claim(page);
+  const uint32_t generation = world.table.generation(page);
   require(world.table.add_child(page), "not shared");
   require(!world.table.free_private(page, generation), "freed while shared");
   world.content[page] = 9;
@@ -229,11 +229,11 @@ void shared_private_page(Scheduler &s) {
 }
 
 // One frees a private page, one a stale handle of it: changes nothing.
-void free_private_and_claim(Scheduler &s) {
+void free_private_and_reuse(Scheduler &s) {
   Pages world(1);
   uint32_t page = kNone;
   require(world.pool.alloc(1, &page), "no page");
-  const uint32_t generation = world.table.claim(page);
+  const uint32_t generation = world.table.generation(page);
   world.content[page] = 9;
   int freed = 0;
   for (int t = 0; t < 2; ++t) {
@@ -250,48 +250,94 @@ void free_private_and_claim(Scheduler &s) {
   world.check_at_rest();
 }
 
-// Without a pool between them: the page's word alone hands it on.
-void claim_after_free(Scheduler &s) {
+// One works on a private page, one gives it up, by the same handle; then it is somebody else's.
+void hold_and_give_up(Scheduler &s) {
   Pages world(1);
   uint32_t page = kNone;
   require(world.pool.alloc(1, &page), "no page");
-  const uint32_t generation = world.table.claim(page);
-  WeakAtomic<uint32_t> told{0};
-  s.spawn([&] {
-    world.content[page] = 9;
-    require(world.table.free_private(page, generation), "not freed");
-    told.store(1, std::memory_order_relaxed);
-  });
-  s.spawn([&] {
-    if (told.load(std::memory_order_relaxed) == 0) return;
-    world.table.claim(page);
-    world.content[page] = 10;
-  });
-  s.run();
-}
-void claim_after_evict(Scheduler &s) {
-  Pages world(1);
-  const uint32_t page = world.publish(0);
   const uint32_t generation = world.table.generation(page);
-  WeakAtomic<uint32_t> told{0};
+  world.content[page] = 9;
+  int given_up = 0;
   s.spawn([&] {
-    require(world.table.begin_evict(page, generation), "not evicted");
+    if (world.table.hold(page, generation) != Hold::kHeld) return;
+    require(world.content[page] == 9, "held, and it is somebody else's");
     world.content[page] = 9;
-    world.table.finish_evict(page);
-    told.store(1, std::memory_order_relaxed);
+    world.table.unhold(page);
+  });
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&] {
+      if (world.table.give_up(page, generation) != Hold::kHeld) return;
+      ++given_up;
+      world.content[page] = 10;
+      world.pool.free(&page, 1);
+      world.publish(1);
+    });
+  }
+  s.run();
+  require(given_up < 2, "given up twice");
+  if (given_up == 1) return world.check_at_rest();
+  require(world.table.give_up(page, generation) == Hold::kHeld, "nobody works on it any more");
+}
+
+// Two pages are freed, or none: a step that was taken is taken back, and the page is as it was.
+void give_up_all_or_none(Scheduler &s) {
+  Pages world(2);
+  uint32_t page[2] = {};
+  require(world.pool.alloc(2, page), "no pages");
+  const uint32_t generation[2] = {world.table.generation(page[0]), world.table.generation(page[1])};
+  bool freed = false;
+  s.spawn([&] {
+    if (world.table.give_up(page[0], generation[0]) != Hold::kHeld) return;
+    if (world.table.give_up(page[1], generation[1]) == Hold::kHeld) {
+      freed = true;
+      world.content[page[0]] = world.content[page[1]] = 0;
+      world.pool.free(page, 2);
+    } else {
+      world.table.take_back(page[0]);
+    }
   });
   s.spawn([&] {
-    if (told.load(std::memory_order_relaxed) == 0) return;
-    world.table.claim(page);
-    world.content[page] = 10;
+    for (const int i : {1, 0}) {
+      if (world.table.hold(page[i], generation[i]) != Hold::kHeld) continue;
+      world.content[page[i]] = 9;
+      world.table.unhold(page[i]);
+    }
   });
+  s.spawn([&] { world.publish(1); });
   s.run();
+  if (freed) return world.check_at_rest();
+  for (int i = 0; i < 2; ++i) {
+    require(world.table.give_up(page[i], generation[i]) == Hold::kHeld, "not as it was");
+  }
 }
-void claim_after_undo(Scheduler &s) {
+
+// A finder of a former life adds its pin, and takes it back, while the page is held, given up, taken
+// back.
+void late_finder_of_a_private_page(Scheduler &s) {
   Pages world(1);
   uint32_t page = kNone;
   require(world.pool.alloc(1, &page), "no page");
-  const uint32_t generation = world.table.claim(page);
+  const uint32_t generation = world.table.generation(page);
+  s.spawn([&] {
+    require(world.table.hold(page, generation) == Hold::kHeld, "not held");
+    world.table.unhold(page);
+    require(world.table.give_up(page, generation) == Hold::kHeld, "not given up");
+    world.table.take_back(page);
+  });
+  s.spawn([&] {
+    require(world.table.add_ref(page), "too many pins");
+    world.table.unpin(page);
+  });
+  s.run();
+  require(world.table.view(page).ref == 0 && world.table.is_idle(page, generation), "a trace");
+}
+
+// The same thread, in the library; here another one goes on with the page.
+void free_after_undo(Scheduler &s) {
+  Pages world(1);
+  uint32_t page = kNone;
+  require(world.pool.alloc(1, &page), "no page");
+  const uint32_t generation = world.table.generation(page);
   WeakAtomic<uint32_t> told{0};
   s.spawn([&] {
     world.table.make_visible(page, weak_key(0));
@@ -311,7 +357,7 @@ void undo_and_pin(Scheduler &s) {
   Pages world(1);
   uint32_t page = kNone;
   require(world.pool.alloc(1, &page), "no page");
-  const uint32_t generation = world.table.claim(page);
+  const uint32_t generation = world.table.generation(page);
   world.content[page] = 1;
   s.spawn([&] {
     world.table.make_visible(page, weak_key(0));
@@ -351,7 +397,7 @@ void dead_page(Scheduler &s) {
     s.spawn([&] {
       uint32_t mine = kNone;
       require(world.pool.alloc(1, &mine), "no page");
-      const uint32_t generation = world.table.claim(mine);
+      const uint32_t generation = world.table.generation(mine);
       world.content[mine] = 1;
       const Insert result = world.index.insert(weak_key(0), mine, alive);
       require(result.page != dead && result.page != kNone, "the dead page was found");
@@ -487,7 +533,6 @@ void last_slot(Scheduler &s) {
   for (uint32_t i = 0; i < 14; ++i) {
     uint32_t page = kNone;
     require(world.pool.alloc(1, &page), "no page");
-    world.table.claim(page);
     world.content[page] = 100 + i;
     const Key key{100 + i, 5};
     require(world.index.insert(key, page).status == Insert::kInserted, "not inserted");
@@ -497,7 +542,7 @@ void last_slot(Scheduler &s) {
     s.spawn([&, k] {
       uint32_t page = kNone;
       require(world.pool.alloc(1, &page), "no page");
-      const uint32_t generation = world.table.claim(page);
+      const uint32_t generation = world.table.generation(page);
       world.content[page] = k + 1;
       const Insert result = world.index.insert(weak_key(k), page);
       inserted += result.status == Insert::kInserted;
@@ -531,10 +576,11 @@ std::vector<ModelCase> cases() {
       {"pins by key", {2, 2}, pins_by_key},
       {"many pins", {3, 2}, many_pins},
       {"shared private page", {3, 2}, shared_private_page},
-      {"free private and claim", {3, 2}, free_private_and_claim},
-      {"claim after free", {3, 3}, claim_after_free},
-      {"claim after evict", {3, 3}, claim_after_evict},
-      {"claim after undo", {3, 3}, claim_after_undo},
+      {"free private and reuse", {3, 2}, free_private_and_reuse},
+      {"hold and give up", {3, 2}, hold_and_give_up},
+      {"give up all or none", {3, 2}, give_up_all_or_none},
+      {"late finder of a private page", {3, 2}, late_finder_of_a_private_page},
+      {"free after undo", {3, 3}, free_after_undo},
       {"undo and pin", {3, 2}, undo_and_pin},
       {"moved, and published again", {3, 1}, moved_and_published_again},
       {"a dead page", {2, 1}, dead_page},

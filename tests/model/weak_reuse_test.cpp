@@ -60,7 +60,7 @@ struct World {
     require(pool.alloc(kFrames, ids), "no frames");
     for (uint32_t page = 0; page < kFrames; ++page) {
       content[page] = page + 1;
-      generation[page] = pages.claim(page);
+      generation[page] = pages.generation(page);
       pages.set_stamp(page, static_cast<uint32_t>(clock.now()));
       pages.make_visible(page, {page, page});
       pages.refresh_leaf_hint(page);

@@ -78,7 +78,7 @@ struct World {
       }
     }
     content[frame] = key.lo;
-    const uint32_t generation = base.pages.claim(page);
+    const uint32_t generation = base.pages.generation(page);
     auto &d = base.pages[page];
     d.parent.store(parent);
     d.depth.store(parent == kNone ? 0 : base.pages[parent].depth.load() + 1);

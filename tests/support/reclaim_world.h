@@ -67,7 +67,7 @@ class ReclaimWorld final : public EvictSink {
   uint32_t publish(uint32_t parent, const Key &key, uint8_t tag = 0) {
     uint32_t page;
     if (!pool.alloc(1, &page)) return kNone;
-    const uint32_t generation = pages.claim(page);
+    const uint32_t generation = pages.generation(page);
     auto &d = pages[page];
     d.parent.store(parent);
     d.depth.store(parent == kNone ? 0 : pages[parent].depth.load() + 1);
@@ -130,7 +130,7 @@ class ReclaimWorld final : public EvictSink {
 
   bool validate() const {
     return pages.validate() && index.validate() && pool.validate() && clock.validate() &&
-           reclaimer->validate() && pages.counts().free == pool.available();
+           reclaimer->validate() && pages.counts().visible + pool.available() == pages.capacity();
   }
 
  private:

@@ -24,8 +24,10 @@ struct Fixture {
       const PageView view = tables.pages.view(page);
       const auto parent = tables.pages[page].parent.load();
       if (view.state == PageState::kVisible && parent != kNone) child = page;
-      if (view.state == PageState::kPrivate) private_page = page;
-      if (view.state == PageState::kFree) free_page = page;
+      if (tables.page_pool.is_free(page))
+        free_page = page;
+      else if (view.state == PageState::kPrivate)
+        private_page = page;
     }
     sound();
   }
@@ -126,12 +128,12 @@ BOOST_FIXTURE_TEST_CASE(chains_and_lists_that_are_broken_are_found, Fixture) {
 BOOST_FIXTURE_TEST_CASE(states_that_contradict_the_pool_are_found, Fixture) {
   using M = PageTable<>::M;
   auto &meta = tables.pages[free_page].meta;
-  meta.fetch_add(M::change(PageState::kFree, PageState::kEvicting));
+  meta.fetch_add(M::change(PageState::kPrivate, PageState::kEvicting));
   violated("eviction was not finished");
-  meta.fetch_sub(M::change(PageState::kFree, PageState::kEvicting));
-  meta.fetch_add(M::change(PageState::kFree, PageState::kPrivate));
+  meta.fetch_sub(M::change(PageState::kPrivate, PageState::kEvicting));
+  meta.fetch_add(M::change(PageState::kPrivate, PageState::kVisible));
   violated("the pool says otherwise");
-  meta.fetch_sub(M::change(PageState::kFree, PageState::kPrivate));
+  meta.fetch_sub(M::change(PageState::kPrivate, PageState::kVisible));
   meta.fetch_add(M::kStateUnit * 5);
   violated("is none", true);
   meta.fetch_sub(M::kStateUnit * 5);

@@ -84,7 +84,7 @@ class Ours {
         index.prefetch(keys[done + kAhead]);
         prefetch_for_write(&table[page + kAhead]);
       }
-      const uint32_t generation = table.claim(page);
+      const uint32_t generation = table.generation(page);
       table[page].parent.store(parent, std::memory_order_relaxed);
       table[page].depth.store(done, std::memory_order_relaxed);
       table.set_stamp(page, 1);

@@ -55,7 +55,6 @@ class Cache final : public EvictSink {
     if (!pool.alloc(1, &page)) return parent;
     const uint32_t depth = parent == kNone ? 0 : pages[parent].depth.load() + 1;
     if (depth == 0) clock.advance();
-    pages.claim(page);
     auto &d = pages[page];
     d.parent.store(parent);
     d.depth.store(depth);

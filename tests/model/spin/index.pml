@@ -23,10 +23,9 @@
 #define CLAIMED 1
 #define VALID 2
 
-#define FREE 0
-#define PRIVATE 1
-#define VISIBLE 2
-#define EVICTING 3
+#define PRIVATE 0
+#define VISIBLE 1
+#define EVICTING 2
 
 #define OTHER 1 /* a key that nobody here looks for */
 
@@ -108,7 +107,7 @@ rescan:
     :: else -> skip
     fi;
     d_step { assert(ref[found] > 0); ref[found]--; }
-    d_step { assert(state[mine] == PRIVATE); state[mine] = FREE; }
+    assert(state[mine] == PRIVATE);
   :: else ->
     if
     :: slot == SLOTS -> /* claim */
@@ -122,8 +121,7 @@ rescan:
     :: else -> skip
     fi;
     if
-    :: slot == SLOTS -> /* the bin is full: not indexed */
-      d_step { state[mine] = FREE; }
+    :: slot == SLOTS -> skip /* the bin is full: not indexed */
     :: slot != SLOTS ->
       slot_page[slot] = mine;
       d_step {
@@ -154,11 +152,10 @@ rescan:
   fi
 }
 
-inline claim(mine) {
-  /* The pool gave the number: nobody else claims it. The add keeps ref. */
+inline take(mine) {
+  /* The pool gave the number: nobody else has it. The state word stays as it is. */
   d_step {
-    assert(state[mine] == FREE);
-    state[mine] = PRIVATE;
+    assert(state[mine] == PRIVATE);
     key[mine] = OTHER;
 #ifdef PLAIN_CLAIM
     ref[mine] = 0;
@@ -169,7 +166,7 @@ inline claim(mine) {
 proctype Publisher(byte mine) {
   byte h0, h1, hv, found, page, i, slot;
   bit saw;
-  claim(mine);
+  take(mine);
   publish(mine);
 }
 
@@ -200,8 +197,8 @@ proctype Evictor(byte victim) {
       assert(slot_state[at] == VALID && slot_page[at] == victim);
       slot_state[at] = EMPTY;
     }
-    d_step { state[victim] = FREE; }
-    claim(victim);
+    d_step { state[victim] = PRIVATE; }
+    take(victim);
     publish(victim);
   :: else -> skip
   fi
