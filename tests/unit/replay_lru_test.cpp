@@ -1,6 +1,7 @@
 // A replay with `lru` on one thread is an exact LRU: request by request the same hits as an oracle
 // that shares no code with the library.
 #define BOOST_TEST_MODULE replay_lru
+#include <atomic>
 #include <boost/test/unit_test.hpp>
 
 #include "support/lru_oracle.h"
@@ -78,6 +79,35 @@ BOOST_AUTO_TEST_CASE(sums_hold_on_several_threads) {
                  result.served);
       // Admission leaves room for all; a stampede may find everything pinned.
       if (dealing == Dealing::kOrdered) BOOST_TEST(result.unserved == 0u);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(threads_in_order_change_no_hit_of_a_cache_larger_than_what_is_in_flight) {
+  const Trace trace = test::random_trace(12, 6000, 16);
+  const Result one = replay(trace, one_thread(2000));
+  BOOST_REQUIRE(one.evicted > 1000u);
+  for (const unsigned threads : {2u, 3u, 8u}) {
+    Options options = one_thread(2000);
+    options.threads = threads;
+    const Result several = replay(trace, options);
+    BOOST_TEST(several.request_hits == one.request_hits, boost::test_tools::per_element());
+    BOOST_TEST(several.evicted == one.evicted);
+    BOOST_TEST(several.duplicates == 0u);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(one_thread_that_fails_ends_all_of_them) {
+  const Trace trace = test::random_trace(13, 3000, 16);
+  for (const Dealing dealing : {Dealing::kOrdered, Dealing::kUnordered})
+    for (const uint64_t at : {1u, 500u, 2999u}) {
+      Options options = one_thread(400);
+      options.threads = 4;
+      options.dealing = dealing;
+      std::atomic<uint64_t> done{0};
+      options.progress = [&](uint64_t n) {
+        if (done.fetch_add(n) + n == at) throw LibraryError("as asked");
+      };
+      BOOST_CHECK_THROW(replay(trace, options), LibraryError);
     }
 }
 

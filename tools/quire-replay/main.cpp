@@ -53,9 +53,9 @@ never affected by --threads).
 
 Times: the cache alone, one request after the other; reading the trace and making keys are not in
 them and are shown apart. With one thread all counts are exact and the same in every run. With more,
-requests, pages referenced and the sums are. Threads look up, allocate and release in the trace's
-order and publish in parallel, so hits differ by what requests in flight hold; --unordered keeps no
-order at all.
+requests, pages referenced and the sums are. One of them looks up, allocates and releases in the
+trace's order, the others make keys and publish, so hits differ only by what requests in flight hold;
+--unordered keeps no order at all.
 
 Exit status: 0 done, 1 the library or a file failed, 2 bad input or arguments.)";
 

@@ -9,14 +9,17 @@
 // shallower ones. The hash secret is a constant for the same reason: which bin of the index a key
 // falls into is then the same in every run.
 //
-// On several threads, dealer.h says who does what when, and what stays exact.
+// On several threads in the trace's order, pipeline.h says who does what when, what stays exact and
+// how much it can bring; in no order, each thread serves whole requests as it is free.
 //
 // The cache has the smallest geometry there is (frames are never written, so they cost no memory);
 // lookups, pins, index and eviction are the real ones.
 //
 //   hits + inserted + duplicates + unindexed + unserved = referenced - beyond capacity
-// Times: `seconds` is wall time without the making of keys; on several threads, the mean of that is
-// taken off. Parsing is not in it either.
+// Times: `seconds` is wall time without parsing and without the making of keys (the mean over
+// threads, where each makes its own; in a pipeline they are made beside the rest and nothing is
+// taken off). `processor_seconds` has the keys and the waiting of threads that look before they
+// sleep.
 // Thread class: call from one thread; it starts options.threads of its own when more than one.
 #ifndef QUIRE_REPLAY_REPLAY_H
 #define QUIRE_REPLAY_REPLAY_H
@@ -27,11 +30,12 @@
 #include <string>
 #include <vector>
 
-#include "dealer.h"
 #include "quire/quire.h"
 #include "trace.h"
 
 namespace quire::replay {
+
+enum class Dealing : uint8_t { kOrdered, kUnordered };
 
 struct Options {
   uint32_t pages = 0;
@@ -44,8 +48,10 @@ struct Options {
   std::function<void(uint64_t)> progress;  // requests done; from any thread, or empty
 };
 
-enum Part : unsigned { kKeys, kAcquire, kAlloc, kPublish, kRelease, kStep, kParts };
-inline constexpr const char *kPartNames[kParts] = {"keys",    "acquire", "alloc",
+// kAlloc: calls that found the cache not full yet; kEvict: those that had to evict for what they
+// got. kAcquire: match, pin and gather of the pages.
+enum Part : unsigned { kKeys, kAcquire, kAlloc, kEvict, kPublish, kRelease, kStep, kParts };
+inline constexpr const char *kPartNames[kParts] = {"keys",    "acquire", "alloc", "evict",
                                                    "publish", "release", "step"};
 
 struct Result {
@@ -60,7 +66,8 @@ struct Result {
   uint64_t evicted = 0;         // because pages were needed
   uint64_t expired = 0;         // by TTL
   uint64_t metadata_bytes = 0;
-  double seconds = 0;
+  double seconds = 0, processor_seconds = 0;
+  double touch_seconds = 0;  // the first touch of the cache's memory, before all that; not in them
   double part_seconds[kParts] = {};    // summed over threads
   std::vector<uint32_t> lookup_ns;     // one a request that has pages, sorted
   std::vector<uint32_t> request_hits;  // by number of request

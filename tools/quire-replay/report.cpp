@@ -41,16 +41,29 @@ std::string aligned(const std::vector<std::vector<std::string>> &rows) {
   return out;
 }
 
-// Where the time of a run went, in ns per page served.
+// Where the time of a run went, in ns per page served, and which share of it.
 std::string costs(const Run &run) {
   const Result &r = run.result;
   std::string out = fmt::format("{}, {}: ns a page:", run.trace->name, run.policy);
   const double pages = static_cast<double>(std::max<uint64_t>(r.served, 1));
+  double all = 0, in_series = 0;
+  for (unsigned part = kKeys + 1; part < kParts; ++part) {
+    all += r.part_seconds[part];
+    if (part != kPublish) in_series += r.part_seconds[part];
+  }
   for (unsigned part = kKeys + 1; part < kParts; ++part)
-    out += fmt::format(" {} {:.1f}{}", kPartNames[part], r.part_seconds[part] * 1e9 / pages,
-                       part + 1 < kParts ? "," : "");
-  return out + fmt::format("; not counted: keys {:.1f}, parsing {:.2f} s\n",
-                           r.part_seconds[kKeys] * 1e9 / pages, run.trace->parse_seconds);
+    out +=
+        fmt::format(" {} {:.1f} ({:.0f} %){}", kPartNames[part], r.part_seconds[part] * 1e9 / pages,
+                    all > 0 ? 100 * r.part_seconds[part] / all : 0, part + 1 < kParts ? "," : "");
+  out +=
+      fmt::format("; not counted: keys {:.1f}, parsing {:.2f} s, first touch of memory {:.3f} s\n",
+                  r.part_seconds[kKeys] * 1e9 / pages, run.trace->parse_seconds, r.touch_seconds);
+  if (run.options.threads > 1 && run.options.dealing == Dealing::kOrdered && in_series > 0)
+    out += fmt::format(
+        "{}, {}: in order: all but publish and keys is in series, so that threads bring at most "
+        "{:.2f}x of one thread's rate at these costs\n",
+        run.trace->name, run.policy, all / in_series);
+  return out;
 }
 
 Json run_json(const Run &run) {
@@ -79,13 +92,16 @@ Json run_json(const Run &run) {
   j["requests_short"] = r.short_requests;
   j["parse_seconds"] = run.trace->parse_seconds;
   if (run.simulated) {
-    for (const char *name : {"lookup_ns_p50", "lookup_ns_p99", "seconds", "pages_per_second"})
+    for (const char *name :
+         {"lookup_ns_p50", "lookup_ns_p99", "seconds", "processor_seconds", "pages_per_second"})
       j[name] = nullptr;
     return j;
   }
   j["lookup_ns_p50"] = r.lookup_quantile(0.50);
   j["lookup_ns_p99"] = r.lookup_quantile(0.99);
   j["seconds"] = r.seconds;
+  j["processor_seconds"] = r.processor_seconds;
+  j["touch_seconds"] = r.touch_seconds;
   j["pages_per_second"] = r.pages_per_second();
   j["metadata_bytes"] = r.metadata_bytes;
   for (unsigned part = 0; part < kParts; ++part)

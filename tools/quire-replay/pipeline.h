@@ -1,0 +1,99 @@
+// A replay on several threads that keeps the trace's order.
+//
+// What decides which pages are hit and which are evicted is order: of lookups, of the allocations
+// that evict, and of releases, which are the order of use. So all of these are made by one thread,
+// the sequencer, in the trace's order, and the rest is done around it: the others make the keys of
+// requests that are to come and publish the pages of those that were served.
+//
+//   worker      sequencer                              worker
+//   prepare --> look_up (in order), release (in order) --> publish
+//
+// Request r is looked up when the request that last used its deepest page seen so far has published,
+// since a turn of a session comes after the turn before it, and when the pages of all that are
+// looked up and not released, and its own, are at most a quarter of the cache, or there are none: so
+// none is refused pages because others hold them.
+//   What stays exact: requests, pages referenced, hits + inserted + duplicates = served. What may
+// differ from one thread: pages that requests in flight hold cannot be victims. That matters only
+// where the cache is not much larger than what is in flight.
+//
+// How much it can bring: what the sequencer does is in series, whatever the threads. Quire-replay
+// prints the time of each part; (all parts) / (acquire + alloc + evict + release + step) is the
+// bound. It is low, 1.3 to 1.5 on the traces that were tried: evictions in exact order are most of a
+// replay of a full cache.
+//
+// Tried and given up: threads that take turns at lookups and allocations (every hand-over moves the
+// lines of the queue of victims, the pool and the clock to another core: slower than one thread);
+// releases in any order (up to 0.3 points of hit ratio on a trace of long cyclic prompts just below
+// its working set); allocations in any order (0.1, and spurious refusals).
+//
+// A turn (server.h) is in a slot; requests r, r + slots, ... share one. Its word says whose it is:
+// 4 * request + phase, which only grows. Each phase has one writer, so a store is enough.
+//   kFree       the worker may prepare request r in it
+//   kReady      prepared: the sequencer's
+//   kServed     looked up: the worker's, to publish
+//   kPublished  or nothing to publish: the sequencer's, to release
+// Who waits looks for some microseconds before it sleeps: requests are a microsecond or a few.
+// Thread class: run() on one thread, which becomes the sequencer; it starts and joins the others.
+#ifndef QUIRE_REPLAY_PIPELINE_H
+#define QUIRE_REPLAY_PIPELINE_H
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <vector>
+
+#include "server.h"
+
+namespace quire::replay {
+
+class Pipeline {
+ public:
+  // threads: at least 2. Keeps references; servers[0] is the sequencer's.
+  Pipeline(const Trace &trace, const Options &options, std::vector<Server> *servers);
+
+  // Serves all requests; the first exception of any thread is thrown again here.
+  void run();
+
+ private:
+  enum Phase : uint64_t { kFree, kReady, kServed, kPublished };
+  struct alignas(64) Slot {
+    std::atomic<uint64_t> word{0};
+    Turn turn;
+  };
+  static constexpr uint32_t kSlotsOfWorker = 4;
+  static constexpr uint64_t kFailed = uint64_t{1} << 63;  // in every word, when somebody has
+
+  static uint64_t word_of(uint64_t request, Phase phase) { return request * 4 + phase; }
+  Slot &slot(uint64_t request) { return slots_[request % slots_.size()]; }
+  // release: what was done in the phase before is seen by who reads this with acquire.
+  void pass_on(uint64_t request, Phase phase);
+  uint64_t word_in(uint64_t request);
+  void tell_sequencer();
+
+  void sequence();
+  bool release_oldest();
+  bool look_up_next();
+  void work(uint32_t worker);
+  bool wait_while(Slot &slot, uint64_t word);
+  void fail();
+
+  const Trace &trace_;
+  const Options &options_;
+  std::vector<Server> &servers_;
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> after_;  // the request that must have published first
+
+  // The sequencer's: oldest_ <= next_; requests between them are in flight.
+  uint64_t oldest_ = 0, next_ = 0;
+  uint64_t in_flight_pages_ = 0;
+
+  alignas(64) std::atomic<uint32_t> changes_{0};  // what workers did; what the sequencer waits on
+  std::atomic<bool> stopped_{false};
+  std::mutex mutex_;
+  std::exception_ptr failure_;  // under mutex_
+};
+
+}  // namespace quire::replay
+
+#endif  // QUIRE_REPLAY_PIPELINE_H
