@@ -145,6 +145,27 @@ quire_status quire_namespace_set(quire_cache *c, const quire_key *root,
   });
 }
 
+quire_status quire_namespace_get(quire_cache *c, const quire_key *root,
+                                 quire_namespace_record *out) {
+  return quire::on_cache(c, [&](Cache &cache) {
+    if (root == nullptr) return set_error(Status::kInvalid, "root is NULL");
+    return quire::fill_output(out, "record", [&](quire_namespace_record *whole) {
+      cache.namespace_get(quire::to_key(*root), whole);
+      return Status::kOk;
+    });
+  });
+}
+
+quire_status quire_namespace_next(quire_cache *c, uint32_t *at, quire_namespace_record *out) {
+  return quire::on_cache(c, [&](Cache &cache) {
+    if (at == nullptr) return set_error(Status::kInvalid, "at is NULL");
+    if (const Status s = quire::check_output(out, "record"); s != Status::kOk) return s;
+    quire_namespace_record whole = {};
+    if (quire::next_namespace(cache.tables(), at, &whole)) quire::write_struct(whole, out);
+    return Status::kOk;
+  });
+}
+
 quire_status quire_evict(quire_cache *c, const quire_key *root) {
   return quire::on_cache(c, [&](Cache &cache) {
     if (root == nullptr) return set_error(Status::kInvalid, "root is NULL");

@@ -14,30 +14,10 @@ struct quire_segment : quire::Segment {};
 namespace quire {
 namespace {
 
-// An output struct whose size the caller set.
-template <class T>
-Status check_output(const T *out, const char *name) noexcept {
-  if (out == nullptr) return set_error(Status::kInvalid, "%s is NULL", name);
-  uint32_t size;
-  std::memcpy(&size, out, sizeof size);
-  if (size >= 2 * sizeof(uint32_t) && size <= (1u << 20)) return Status::kOk;
-  return set_error(Status::kInvalid, "%s.size is %u, not set by QUIRE_INIT", name, size);
-}
-
 Status check_text(const char *out, const size_t *bytes) noexcept {
   if (bytes == nullptr) return set_error(Status::kInvalid, "bytes is NULL");
   if (out == nullptr && *bytes != 0) return set_error(Status::kInvalid, "out is NULL");
   return Status::kOk;
-}
-
-// Runs `fill(&whole)` and writes what the caller's struct has room for.
-template <class T, class Fill>
-Status fill_output(T *out, const char *name, Fill &&fill) noexcept {
-  if (const Status s = check_output(out, name); s != Status::kOk) return s;
-  T whole = {};
-  const Status status = fill(&whole);
-  if (status == Status::kOk) write_struct(whole, out);
-  return status;
 }
 
 // out[0 .. room) of structs whose size, and so whose distance, the first one gives.
@@ -240,6 +220,17 @@ quire_status quire_segment_lease_next(quire_segment *s, quire_lease *lease,
     if (lease == nullptr) return set_error(Status::kInvalid, "lease is NULL");
     return quire::fill_output(
         out, "record", [&](quire_lease_record *whole) { return segment.lease_next(lease, whole); });
+  });
+}
+
+quire_status quire_segment_namespace_next(quire_segment *s, uint32_t *at,
+                                          quire_namespace_record *out) {
+  return quire::on_segment(s, [&](quire::Segment &segment) {
+    if (at == nullptr) return set_error(Status::kInvalid, "at is NULL");
+    if (const Status t = quire::check_output(out, "record"); t != Status::kOk) return t;
+    quire_namespace_record whole = {};
+    if (segment.namespace_next(at, &whole)) quire::write_struct(whole, out);
+    return Status::kOk;
   });
 }
 

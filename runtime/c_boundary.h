@@ -64,19 +64,23 @@ Status read_optional(const T *from, const char *name, T *out) noexcept {
   return Status::kOk;
 }
 
-// A struct that is only written: its size is all that is looked at, the rest may be anything. NULL
-// where it may be: not wanted.
+// An output struct whose size the caller set.
+template <class T>
+Status check_output(const T *out, const char *name) noexcept {
+  if (out == nullptr) return set_error(Status::kInvalid, "%s is NULL", name);
+  uint32_t size;
+  std::memcpy(&size, out, sizeof size);
+  if (size >= 2 * sizeof(uint32_t) && size <= (1u << 20)) return Status::kOk;
+  return set_error(Status::kInvalid, "%s.size is %u, not set by QUIRE_INIT", name, size);
+}
+
+// A struct that is only written. NULL where it may be: not wanted.
 template <class T>
 Status read_output(const T *from, const char *name, bool optional, T *out) noexcept {
   *out = T{};
   out->size = sizeof(T);
-  if (from == nullptr) {
-    return optional ? Status::kOk : set_error(Status::kInvalid, "%s is NULL", name);
-  }
-  uint32_t size;
-  std::memcpy(&size, from, sizeof size);
-  if (size >= 2 * sizeof(uint32_t) && size <= (1u << 20)) return Status::kOk;
-  return set_error(Status::kInvalid, "%s.size is %u, not set by QUIRE_INIT", name, size);
+  if (from == nullptr && optional) return Status::kOk;
+  return check_output(from, name);
 }
 
 // What the caller's struct has beyond ours becomes zero, every field's default.
@@ -90,6 +94,16 @@ void write_struct(const T &from, T *to) noexcept {
   if (size > sizeof(T)) {
     std::memset(reinterpret_cast<unsigned char *>(to) + sizeof(T), 0, size - sizeof(T));
   }
+}
+
+// Runs `fill(&whole)` and writes what the caller's struct has room for.
+template <class T, class Fill>
+Status fill_output(T *out, const char *name, Fill &&fill) noexcept {
+  if (const Status s = check_output(out, name); s != Status::kOk) return s;
+  T whole = {};
+  const Status status = fill(&whole);
+  if (status == Status::kOk) write_struct(whole, out);
+  return status;
 }
 
 // Runs `body`, which returns a Status; what the standard library throws for want of memory ends

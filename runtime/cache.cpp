@@ -341,7 +341,7 @@ void Cache::sweep_leases(uint64_t now) noexcept {
       next = std::min(next, deadline);
       continue;
     }
-    if (slot.late.exchange(1, std::memory_order_relaxed) == 0) {
+    if ((slot.flags.fetch_or(kLeaseLate, std::memory_order_relaxed) & kLeaseLate) == 0) {
       tables_->stats.add(Counter::leases_late_total);
       EventRecord event{};
       event.kind = QUIRE_EVENT_LEASE_LATE;

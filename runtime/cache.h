@@ -8,6 +8,7 @@
 //   seal.cpp       seal, unseal, copy of a page       kv.cpp        append, gather, attention, anchor
 //   sequence.cpp   sequences                          insight.cpp   stats, check, events
 //   frames.cpp     where frames come from             reclaim.cpp   what an eviction does
+//   namespaces.cpp quotas and floors of namespaces
 //   c_api.cpp      the C boundary: checks pointers and sizes, converts, and calls these
 //
 // Who owns what
@@ -21,7 +22,8 @@
 //   children(p)                             == visible pages whose parent is p
 //   ref(p)                                  == leases whose tail is p
 //   visible(p) and parent(p) != none        => visible(parent(p)), depth(p) == depth(parent) + 1
-//   children(namespace)                     == visible pages in it
+//   pages(namespace) == claimed(namespace)  == visible pages in it
+//   sum of floors                           <= frames
 //
 // Thread class: every verb may run in any thread at any time. Verbs on one lease exclude each other
 // by the lease's busy bit, verbs on one private page by the page's busy flag; a loser gets kBusy
@@ -124,6 +126,12 @@ struct PublishContext {
 void describe_lease(const Tables &tables, Handle lease, uint32_t cache_tag, uint64_t now_ms,
                     quire_lease_record *out) noexcept;
 
+// The same of a namespace.
+void describe_namespace(const Tables &tables, uint32_t number,
+                        quire_namespace_record *out) noexcept;
+// The first one from number *at on, then *at is where to go on; false, and *at 0, at the end.
+bool next_namespace(const Tables &tables, uint32_t *at, quire_namespace_record *out) noexcept;
+
 class Cache final : private EvictSink, private BackgroundWork {
  public:
   // device: nullptr takes the one that the config names. A test passes its adversary, which
@@ -168,7 +176,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   Status page_data(quire_page page, void **data, size_t *bytes) noexcept;
   // n <= kMostPages private pages with frames of the class, on no lease.
   static constexpr uint32_t kMostPages = 128;
-  Status take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
+  // space: the namespace that they are for, where it is known (see reserve_frames).
+  Status take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index, uint32_t space,
                     uint32_t *out) noexcept;
   // Gives up one share of each private page, on which no other verb works.
   void drop_pages(const uint32_t *pages, uint32_t n) noexcept;
@@ -181,8 +190,8 @@ class Cache final : private EvictSink, private BackgroundWork {
   // ---- seal.cpp
   Status seal(const quire_page *pages, uint32_t n, Stream stream) noexcept;
   // Pages by number; what a handle has above its index is not looked at.
-  Status seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
-                      uint32_t stream_slot) noexcept;
+  Status seal_claimed(const quire_page *pages, uint32_t n, Stream stream, uint32_t stream_slot,
+                      uint32_t space) noexcept;
   Status unseal_into(uint32_t from_page, uint32_t to_page, Stream stream) noexcept;
   Status copy_into(uint32_t from_page, uint32_t to_page, Stream stream,
                    uint32_t stream_slot) noexcept;
@@ -197,17 +206,28 @@ class Cache final : private EvictSink, private BackgroundWork {
   // ---- publish.cpp
   Status publish(quire_lease lease, const quire_prefix &prefix, quire_page *pages,
                  const quire_publish_options &options, quire_publish_result *result) noexcept;
+  // room: false where the namespace has none for a page more; then a page of somebody else will do.
   Status publish_page(uint32_t page, const Key &key, const Namespace &space,
-                      const PublishContext &context, uint32_t *tail, bool *found) noexcept;
-  bool begin_pages(const Namespace &space, uint32_t n) noexcept;
-  void end_pages(const Namespace &space, uint32_t n, uint32_t published,
-                 uint32_t duplicate) noexcept;
+                      const PublishContext &context, bool room, uint32_t *tail,
+                      bool *found) noexcept;
   PublishContext publish_context(const quire_retention *retention, Stream stream,
                                  uint32_t stream_slot) noexcept;
   void keep_tokens(uint32_t page, const uint32_t *tokens) noexcept;
-  Status namespace_set(Key root, const quire_namespace &settings) noexcept;
-  Status evict_namespace(Key root) noexcept;
   static Status check_retention(const quire_retention *retention, bool absolute_allowed) noexcept;
+
+  // ---- namespaces.cpp
+  Status namespace_set(Key root, const quire_namespace &settings) noexcept;
+  void namespace_get(Key root, quire_namespace_record *out) noexcept;
+  Status evict_namespace(Key root) noexcept;
+  // The namespace of that root, or that a lease was taken in: kNoIndex where it is not known, or no
+  // namespace has a floor.
+  uint32_t space_of(Key root) const noexcept;
+  uint32_t space_of(const LeaseSlot &slot) const noexcept;
+  uint32_t begin_pages(const Namespace &space, uint32_t n) noexcept;
+  void end_pages(const Namespace &space, uint32_t room, uint32_t published,
+                 uint32_t duplicate) noexcept;
+  // n pages stay private: the first of them found no room in its namespace, or no place.
+  void count_unpublished(bool room, uint32_t n) noexcept;
 
   // ---- cache.cpp
   Status stream_add(Stream stream, uint32_t rank, uint32_t flags) noexcept;
@@ -290,11 +310,14 @@ class Cache final : private EvictSink, private BackgroundWork {
   FrameClassView frame_class(FrameClass c) noexcept;
   template <class T>
   struct FrameSource;
+  // space: the namespace that they are for: where nothing else is left to evict, its own pages go,
+  // below its floor, too. kNoIndex: of none.
   template <class T>
-  Status reserve_frames(FrameClass c, uint32_t n, uint32_t stream_slot, T *frames,
+  Status reserve_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t space, T *frames,
                         uint32_t *listed) noexcept;
-  Status ensure_frames(FrameClass c, uint32_t n) noexcept;
-  Status take_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t *frames) noexcept;
+  Status ensure_frames(FrameClass c, uint32_t n, uint32_t space) noexcept;
+  Status take_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t space,
+                     uint32_t *frames) noexcept;
   Status refuse_frames(FrameClass c, uint32_t n, bool busy = false) noexcept;
   uint64_t at_most_evictable() noexcept;
   uint32_t reclaim(uint32_t frames) noexcept;
@@ -321,7 +344,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   void make_pages(FrameClass c, uint32_t n, const uint32_t *frames, uint32_t index,
                   uint32_t *out) noexcept;
   Status alloc_on(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index, uint32_t lease,
-                  quire_page *pages) noexcept;
+                  uint32_t space, quire_page *pages) noexcept;
   Status find_page(quire_page handle, uint32_t *page) const noexcept;
   Status claim_page(quire_page handle, uint32_t *page) noexcept;
   Status claim_page_of(const quire_page *pages, uint32_t i, uint32_t *page) noexcept;
@@ -364,8 +387,19 @@ class Cache final : private EvictSink, private BackgroundWork {
                            uint32_t first, uint32_t *claimed) noexcept;
   Status check_chain(const LeaseSlot &slot, const quire_prefix &prefix) const noexcept;
   Status enter_space(const LeaseSlot &slot, const quire_prefix &prefix, Namespace *space) noexcept;
-  Status seal_for_publish(const quire_page *pages, uint32_t n, Stream stream,
-                          uint32_t stream_slot) noexcept;
+  Status seal_for_publish(const quire_page *pages, uint32_t n, Stream stream, uint32_t stream_slot,
+                          uint32_t space) noexcept;
+
+  // ---- namespaces.cpp
+  bool set_floor(uint32_t number, uint32_t floor) noexcept;
+  uint32_t reclaim_own(uint32_t space, uint32_t pages, EvictReason reason) noexcept;
+  Take take(uint32_t space, bool own) noexcept override;
+  void untake(uint32_t space) noexcept override;
+  bool shield(Shield *out) noexcept override;
+  bool is_shielded(uint32_t page) noexcept override;
+  void drop_from_spaces(const EvictBatch &batch) noexcept;
+
+  // ---- events
   void emit_page(uint32_t kind, uint32_t page, uint32_t reason) noexcept;
 
   // ---- reclaim.cpp
@@ -422,6 +456,7 @@ class Cache final : private EvictSink, private BackgroundWork {
   uint32_t high_frames_ = 0;
   uint64_t last_activity_ = 0;  // the thread's: what the counters summed up to at its last tick
   std::atomic<bool> zeroing_{false};
+  std::atomic<uint64_t> floors_{0};  // the sum of all namespaces' floors
   // What all streams had passed when an eviction for the caller's sake last gave limbo frames only.
   std::atomic<uint64_t> fed_limbo_at_{0};
   // 1 while a call is inside anchor_set, kAnchorsFrozen once a page may have been encoded.

@@ -242,12 +242,19 @@ Status check_counters(const Shape &shape, const Tables &t, const Counts &counts)
                        view.children, counts.children[page]);
     }
   }
+  uint64_t floors = 0;
   for (uint32_t space = 0; space < shape.spaces; ++space) {
-    if (t.spaces.pages(space) == counts.in_space[space]) continue;
-    return set_error(Status::kCorrupt, "namespace %u: counts %u pages, has %u", space,
-                     t.spaces.pages(space), counts.in_space[space]);
+    const uint32_t there = counts.in_space[space];
+    if (t.spaces.pages(space) != there || t.spaces.claimed(space) != there) {
+      return set_error(Status::kCorrupt, "namespace %u: counts %u pages and %llu claimed, has %u",
+                       space, t.spaces.pages(space),
+                       static_cast<unsigned long long>(t.spaces.claimed(space)), there);
+    }
+    floors += t.spaces.floor(space);
   }
-  return Status::kOk;
+  if (floors <= shape.frames) return Status::kOk;
+  return set_error(Status::kCorrupt, "namespaces: floors of %llu pages, of %u frames",
+                   static_cast<unsigned long long>(floors), shape.frames);
 }
 
 Status check_parts(const Region &region, const Tables &t) noexcept {

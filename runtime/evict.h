@@ -32,8 +32,14 @@
 namespace quire {
 
 // As quire_evict_reason.
-enum class EvictReason : uint32_t { kCapacity = 1, kIdle = 2, kExpired = 3, kNamespace = 4 };
-inline constexpr uint32_t kEvictReasons = 5;
+enum class EvictReason : uint32_t {
+  kCapacity = 1,
+  kIdle = 2,
+  kExpired = 3,
+  kNamespace = 4,
+  kQuota = 5
+};
+inline constexpr uint32_t kEvictReasons = 6;
 
 // Victims of one thread whose numbers and frames it has not given back yet.
 struct EvictBatch {
@@ -43,7 +49,26 @@ struct EvictBatch {
   uint32_t page[kMost];
   uint32_t frame[kMost];
   uint32_t stamp[kMost];  // r
+  uint32_t space[kMost];  // namespace
+  bool taken[kMost];      // its namespace has counted it out before (EvictSink::take)
   EvictReason reason[kMost];
+};
+
+// Namespaces at their floor, by the low byte of their numbers.
+struct Shield {
+  enum How : uint8_t {
+    kNone = 0,  // no page of such a namespace is passed over
+    kAll = 1,   // every one is
+    kSome = 2,  // of some of these namespaces: EvictSink::is_shielded() knows
+  };
+  uint8_t of_byte[256];
+};
+
+// What a namespace says to the eviction of one of its pages.
+enum class Take : uint8_t {
+  kFree,   // nothing to count
+  kTaken,  // counted out: give it back if the eviction fails
+  kKept,   // it stays
 };
 
 // What the cache does with an evicted page. Calls come from any thread, several at once.
@@ -55,6 +80,15 @@ class EvictSink {
   virtual void retire(const EvictBatch & /*batch*/) noexcept {}
   // Whether a visible page belongs to a generation of its namespace that was emptied.
   virtual bool is_dead(uint32_t /*page*/) noexcept { return false; }
+
+  // Floors of namespaces (runtime/reclaimer_spaces_inl.h). Asked only once there is one.
+  // Before a page of this namespace is evicted. own: for the namespace's own sake, or since the page
+  // has died; that never stays.
+  virtual Take take(uint32_t /*space*/, bool /*own*/) noexcept { return Take::kFree; }
+  virtual void untake(uint32_t /*space*/) noexcept {}
+  // False: no namespace is at its floor.
+  virtual bool shield(Shield * /*out*/) noexcept { return false; }
+  virtual bool is_shielded(uint32_t /*page*/) noexcept { return false; }
 
  protected:
   ~EvictSink() = default;
@@ -71,8 +105,8 @@ struct EvictOrders {
 // kNone.
 template <class Orders = EvictOrders, class Index>
 bool evict_page(typename Index::Pages &pages, Index &index, uint32_t page, uint32_t generation,
-                EvictReason reason, EvictSink &sink, EvictBatch &batch,
-                uint32_t *exposed) noexcept {
+                EvictReason reason, EvictSink &sink, EvictBatch &batch, uint32_t *exposed,
+                bool taken = false) noexcept {
   *exposed = kNone;
   if (!pages.begin_evict(page, generation)) return false;
   const uint32_t r = pages.stamp(page);
@@ -95,6 +129,8 @@ bool evict_page(typename Index::Pages &pages, Index &index, uint32_t page, uint3
   batch.page[batch.n] = page;
   batch.frame[batch.n] = d.frame.load(std::memory_order_relaxed);
   batch.stamp[batch.n] = r;
+  batch.space[batch.n] = d.space.load(std::memory_order_relaxed);
+  batch.taken[batch.n] = taken;
   batch.reason[batch.n++] = reason;
   d.frame.store(kNone, std::memory_order_relaxed);  // as of every page whose number is free
   pages.finish_evict(page);

@@ -39,6 +39,7 @@ struct Cache::FrameSource {
   FrameClass c;
   uint32_t n;
   uint32_t stream_slot;
+  uint32_t space;
   T *frames;
   uint32_t *listed;
   FrameClassView f = cache.frame_class(c);
@@ -60,7 +61,12 @@ struct Cache::FrameSource {
   }
   uint32_t evict(uint32_t missing) noexcept {
     const uint32_t limbo = f.limbo->count();
-    const uint32_t evicted = cache.reclaim(missing);
+    uint32_t evicted = cache.reclaim(missing);
+    // All that is left is pinned, or under the floors of namespaces. A floor is for others: who asked
+    // replaces its own.
+    if (evicted == 0 && space != kNoIndex && cache.tables_->spaces.floor(space) != 0) {
+      evicted = cache.reclaim_own(space, missing, EvictReason::kCapacity);
+    }
     if (evicted != 0 && f.limbo->count() >= limbo + evicted) {
       cache.fed_limbo_at_.store(cache.streams_->min_passed(), std::memory_order_relaxed);
     }
@@ -76,8 +82,8 @@ struct Cache::FrameSource {
 
 // n frames for the caller: *listed of them in frames[], the rest reserved in the pool.
 template <class T>
-Status Cache::reserve_frames(FrameClass c, uint32_t n, uint32_t stream_slot, T *frames,
-                             uint32_t *listed) noexcept {
+Status Cache::reserve_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t space,
+                             T *frames, uint32_t *listed) noexcept {
   FrameClassView f = frame_class(c);
   *listed = 0;
   FrameDebts<> &debts = debts_[static_cast<uint32_t>(c)];
@@ -90,27 +96,27 @@ Status Cache::reserve_frames(FrameClass c, uint32_t n, uint32_t stream_slot, T *
   if (c == FrameClass::kSealed && n > coming + kMostPages && n > coming + at_most_evictable()) {
     return refuse_frames(c, n);
   }
-  const Supply got =
-      get_frames(*f.pool, debts, n, FrameSource<T>{*this, c, n, stream_slot, frames, listed});
+  const Supply got = get_frames(*f.pool, debts, n,
+                                FrameSource<T>{*this, c, n, stream_slot, space, frames, listed});
   if (got == Supply::kReserved || got == Supply::kElsewhere) return Status::kOk;
   return refuse_frames(c, n, got == Supply::kBusy);
 }
 
-template Status Cache::reserve_frames(FrameClass, uint32_t, uint32_t, quire_page *,
+template Status Cache::reserve_frames(FrameClass, uint32_t, uint32_t, uint32_t, quire_page *,
                                       uint32_t *) noexcept;
 
-Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot,
+Status Cache::take_frames(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t space,
                           uint32_t *frames) noexcept {
   uint32_t listed = 0;
-  const Status status = reserve_frames(c, n, stream_slot, frames, &listed);
+  const Status status = reserve_frames(c, n, stream_slot, space, frames, &listed);
   if (status == Status::kOk) frame_class(c).pool->take_reserved(n - listed, frames + listed);
   return status;
 }
 
 // Whether n frames can be had, as far as is known: evicts what is missing. Nothing is taken.
-Status Cache::ensure_frames(FrameClass c, uint32_t n) noexcept {
+Status Cache::ensure_frames(FrameClass c, uint32_t n, uint32_t space) noexcept {
   uint32_t listed = 0;
-  const Status status = reserve_frames<uint32_t>(c, n, kNoIndex, nullptr, &listed);
+  const Status status = reserve_frames<uint32_t>(c, n, kNoIndex, space, nullptr, &listed);
   if (status == Status::kOk) frame_class(c).pool->unreserve(n);
   return status;
 }

@@ -31,7 +31,7 @@ struct LeaseSlot {
   std::atomic<uint32_t> private_tail;   // last of them
   std::atomic<uint32_t> private_pages;  // how many
   std::atomic<uint32_t> flags;
-  std::atomic<uint32_t> late;  // 1: reported as past its deadline
+  std::atomic<uint32_t> space;  // its namespace, once one has a floor (NamespaceTable::name_of)
   std::atomic<uint64_t> owner;
   std::atomic<uint64_t> deadline_ms;  // of the cache's clock; 0: none
   std::atomic<uint64_t> taken_ms;
@@ -42,9 +42,10 @@ static_assert(sizeof(LeaseSlot) == 64);
 using LeaseTable = SlotTable<LeaseSlot>;
 
 // Beside the flags of quire_acquire_options: the lease of a sequence, whose chain and end are the
-// sequence's.
+// sequence's; and one that was reported as past its deadline.
 inline constexpr uint32_t kLeaseOfSequence = uint32_t{1} << 31;
-inline constexpr uint32_t kLeaseFlags = kLeaseOfSequence - 1;  // those of callers
+inline constexpr uint32_t kLeaseLate = uint32_t{1} << 30;
+inline constexpr uint32_t kLeaseFlags = kLeaseLate - 1;  // those of callers
 
 // The state of a lease on nothing; the word is the table's.
 inline void clear_lease(LeaseSlot &s) noexcept {
@@ -54,7 +55,7 @@ inline void clear_lease(LeaseSlot &s) noexcept {
   s.private_tail.store(kNoIndex, std::memory_order_relaxed);
   s.private_pages.store(0, std::memory_order_relaxed);
   s.flags.store(0, std::memory_order_relaxed);
-  s.late.store(0, std::memory_order_relaxed);
+  s.space.store(kNoIndex, std::memory_order_relaxed);
   s.owner.store(0, std::memory_order_relaxed);
   s.deadline_ms.store(0, std::memory_order_relaxed);
   s.taken_ms.store(0, std::memory_order_relaxed);

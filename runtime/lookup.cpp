@@ -182,6 +182,10 @@ Status Cache::acquire(const quire_prefix &prefix, const quire_acquire_options &o
     std::fill(pages + n, pages + prefix.n, quire_page{0});
   }
   fill_lease(handle, options, tail, n);
+  if (floors_.load(std::memory_order_relaxed) != 0) {
+    t.leases.slot(handle.index)
+        .space.store(t.spaces.name_of(to_key(prefix.root)), std::memory_order_relaxed);
+  }
   t.stats.add(Counter::acquires_total);
   t.stats.record(Histogram::chain_hit_pages, n);
   if (n > 0) {
@@ -227,7 +231,9 @@ void Cache::fill_lease(Handle handle, const quire_acquire_options &options, uint
 
 void Cache::set_deadline(LeaseSlot &slot, uint64_t deadline_ms) noexcept {
   slot.deadline_ms.store(deadline_ms, std::memory_order_relaxed);
-  slot.late.store(0, std::memory_order_relaxed);
+  if ((slot.flags.load(std::memory_order_relaxed) & kLeaseLate) != 0) {
+    slot.flags.fetch_and(~kLeaseLate, std::memory_order_relaxed);
+  }
   // The sweep for late leases runs when the earliest deadline has passed; ours may be earlier.
   uint64_t earliest = earliest_deadline_.load(std::memory_order_relaxed);
   // release: pairs with the exchange in sweep_leases(): a sweep that takes this away sees the
@@ -341,6 +347,8 @@ Status Cache::clone_inside(quire_lease lease, uint32_t pages, const quire_acquir
       status = set_error(Status::kBusy, "page %u is held by as many leases as it can count", tail);
     } else {
       fill_lease(handle, options, tail, n);
+      t.leases.slot(handle.index)
+          .space.store(source.space.load(std::memory_order_relaxed), std::memory_order_relaxed);
       *out = handle;
     }
   }

@@ -10,20 +10,41 @@
 // (runtime/prefix_index.h, Liveness), so one store makes every page of the namespace a miss, and
 // new pages under the same keys take their places at once.
 //
-// Fields of the descriptor that mean something here: meta, key, space_generation, flags
-// (kSpaceZero).
+// TWO COUNTS, one from each side, so that a limit from above and one from below are both kept while
+// pages come and go:
+//
+//   pages (children)  raised after pages were published; lowered after they were evicted, but before
+//                     the eviction where the namespace has a floor
+//   claimed           raised before pages are published; lowered after they were evicted, or by what
+//                     was not published after all
+//
+//   visible pages <= claimed <= quota, as far as the quota is not lowered below what is there
+//   floor <= pages <= visible pages, as far as evictions for others go (take_page)
+//   at rest: pages == claimed == visible pages with descriptor.space == it
+//
+// A quota bounds claimed: claim() takes what there is room for. A floor bounds pages: take_page()
+// lowers it only while it is above the floor, and whoever may not take it leaves the page alone. One
+// compare-and-swap each, so neither is ever overrun, however many publish and evict at once. Nobody
+// stores `claimed`, all add and subtract: what a late evictor still has to subtract from a slot that
+// was recycled under it cancels, as a late finder's pin does.
+//
+// Settings are changed by one call at a time: a second one meanwhile is kBusy. A namespace that has
+// any keeps a pin of its own, so that it is not recycled.
+//
+// Fields of the descriptor that mean something here: meta, key, space_generation, flags (kSpace...),
+// expiry_ms (claimed), frame (quota, 0: none), lease (floor).
 //
 // A recycled slot starts at the generation after its last one, whatever root it had: pages of the
 // former namespace are all gone (children == 0), so this only spares a store.
 //
-// Invariant, quiescent: children(namespace) == visible pages with descriptor.space == it
-//
 // Thread class: any. Cost: find is one probe of a small table; enter (which creates) is an insert.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "allocators/frame_pool.h"
+#include "runtime/evict.h"
 #include "runtime/handle.h"
 #include "runtime/page_table.h"
 #include "runtime/prefix_index.h"
@@ -42,7 +63,9 @@ struct Namespace {
   bool zero = false;
 };
 
-inline constexpr uint16_t kSpaceZero = 1;  // frames are zeroed before anybody else gets them
+inline constexpr uint16_t kSpaceZero = 1;     // frames are zeroed before anybody else gets them
+inline constexpr uint16_t kSpaceKept = 2;     // has settings, and a pin for them
+inline constexpr uint16_t kSpaceSetting = 4;  // a call is changing them
 
 class NamespaceTable {
  public:
@@ -65,6 +88,11 @@ class NamespaceTable {
 
   void format() noexcept {
     table_.format();
+    for (uint32_t i = 0; i < capacity(); ++i) {
+      table_[i].expiry_ms.store(0, std::memory_order_relaxed);
+      table_[i].frame.store(0, std::memory_order_relaxed);
+      table_[i].lease.store(0, std::memory_order_relaxed);
+    }
     index_.format();
     pool_.format();
   }
@@ -124,17 +152,76 @@ class NamespaceTable {
   }
   void leave(uint32_t number) noexcept { table_.unpin(number); }
 
-  // Inside it: n more pages, n less. add: false at the limit of the counter. All publishers write
-  // this word: take what a call may need at once, and give back what it did not.
-  bool add_pages(uint32_t number, uint32_t n) noexcept {
-    static_assert(kMostPages <= Meta<SpaceWidths>::kChildrenHalf / 8);
-    return n <= kMostPages && table_.add_child(number, n);
+  // What a lease keeps of a namespace, to find it again without its key: number:24 | life:8, kNoIndex
+  // where there is none. A namespace with settings is not recycled, so for one of those it stays true;
+  // the life tells one that lost them and was.
+  uint32_t name_of(const Key &root) const noexcept {
+    const uint32_t number = index_.peek(root);
+    return number == kNoIndex ? kNoIndex : number | table_.generation(number) << 24;
   }
-  void drop_pages(uint32_t number, uint32_t n) noexcept {
-    if (n != 0) table_.drop_child(number, n);
+  uint32_t number_of(uint32_t name) const noexcept {
+    const uint32_t number = name & 0xffffff;
+    if (name == kNoIndex || number >= capacity()) return kNoIndex;
+    return name == (number | table_.generation(number) << 24) ? number : kNoIndex;
   }
-  void drop_page(uint32_t number) noexcept { table_.drop_child(number); }
+
+  // Inside it: room for n more pages, or for as many as the quota leaves.
+  uint32_t claim(uint32_t number, uint32_t n) noexcept {
+    auto &claimed = table_[number].expiry_ms;
+    const uint32_t most = quota(number);
+    if (most == 0) {
+      // relaxed, here and below: a count that orders nothing.
+      claimed.fetch_add(n, std::memory_order_relaxed);
+      return n;
+    }
+    uint64_t now = claimed.load(std::memory_order_relaxed);
+    uint32_t got;
+    do {
+      got = now < most ? static_cast<uint32_t>(std::min<uint64_t>(n, most - now)) : 0;
+    } while (got != 0 && !claimed.compare_exchange_weak(now, now + got, std::memory_order_relaxed,
+                                                        std::memory_order_relaxed));
+    return got;
+  }
+  // Of what was claimed, n were published, in this order: they are counted once they are there.
+  void add_pages(uint32_t number, uint32_t n) noexcept {
+    for (uint32_t part; n != 0; n -= part) {
+      part = std::min(n, kMostPages);
+      // Pages are fewer than half of the counter's range.
+      static_cast<void>(table_.add_child(number, part));
+    }
+  }
+  void unclaim(uint32_t number, uint32_t n) noexcept {
+    if (n != 0) table_[number].expiry_ms.fetch_sub(n, std::memory_order_relaxed);
+  }
+  // n pages were evicted; `taken` of them had been taken before.
+  void drop_pages(uint32_t number, uint32_t n, uint32_t taken = 0) noexcept {
+    unclaim(number, n);
+    // Last: without pages the namespace may be recycled.
+    if (n != taken) table_.drop_child(number, n - taken);
+  }
+
+  // Before a page of a namespace with a floor is evicted; own: by itself, or since the page has died.
+  // False: it stays. An eviction that fails gives it back by add_pages().
+  bool take_page(uint32_t number, bool own) noexcept {
+    return table_.drop_child_above(number, own ? 0 : floor(number));
+  }
+
   uint32_t pages(uint32_t number) const noexcept { return table_.view(number).children; }
+  uint64_t claimed(uint32_t number) const noexcept {
+    return table_[number].expiry_ms.load(std::memory_order_relaxed);
+  }
+  // relaxed, all of these: a limit that changes while it is looked at held before or holds after.
+  uint32_t quota(uint32_t number) const noexcept {
+    return table_[number].frame.load(std::memory_order_relaxed);
+  }
+  uint32_t floor(uint32_t number) const noexcept {
+    return table_[number].lease.load(std::memory_order_relaxed);
+  }
+  // Whether others may not take pages of it at this time.
+  bool at_floor(uint32_t number) const noexcept {
+    const uint32_t least = floor(number);
+    return least != 0 && pages(number) <= least;
+  }
 
   // Inside it: from here on its pages are misses.
   void bump(uint32_t number) noexcept {
@@ -150,25 +237,64 @@ class NamespaceTable {
     return true;
   }
 
-  // Inside it. A namespace with settings keeps a pin of its own, so that it is not recycled. The
-  // pin comes before the flag and goes after it; of two callers at once, the one that changes the
-  // flag moves the pin.
-  Status set_zero(uint32_t number, bool zero) noexcept {
-    auto &flags = table_[number].flags;
-    if (zero) {
-      if (!table_.add_ref(number)) {
-        return set_error(Status::kBusy, "too many calls are inside this namespace");
-      }
-      // acq_rel: pairs with itself and with the acquire in zero().
-      if ((flags.fetch_or(kSpaceZero, std::memory_order_acq_rel) & kSpaceZero) != 0) {
-        table_.unpin(number);
-      }
-    } else if ((flags.fetch_and(static_cast<uint16_t>(~kSpaceZero), std::memory_order_acq_rel) &
-                kSpaceZero) != 0) {
-      table_.unpin(number);
+  // Inside it: the right to change its settings, until end_settings(). kBusy: another call has it.
+  Status begin_settings(uint32_t number) noexcept {
+    // acq_rel: pairs with end_settings().
+    if ((table_[number].flags.fetch_or(kSpaceSetting, std::memory_order_acq_rel) & kSpaceSetting) !=
+        0) {
+      return set_error(Status::kBusy, "another call is changing the settings of this namespace");
     }
-    return Status::kOk;
+    // The pin of settings, also while there are none yet: nothing can fail half-way.
+    if (kept(number) || table_.add_ref(number)) return Status::kOk;
+    unflag(number, kSpaceSetting);
+    return set_error(Status::kBusy, "too many calls are inside this namespace");
   }
+  // Between the two.
+  void set_zero(uint32_t number, bool zero) noexcept {
+    if (zero) {
+      // release: pairs with the acquire in zero().
+      table_[number].flags.fetch_or(kSpaceZero, std::memory_order_release);
+    } else {
+      unflag(number, kSpaceZero);
+    }
+  }
+  void set_limits(uint32_t number, uint32_t quota, uint32_t floor) noexcept {
+    table_[number].frame.store(quota, std::memory_order_relaxed);
+    table_[number].lease.store(floor, std::memory_order_relaxed);
+  }
+  void end_settings(uint32_t number) noexcept {
+    const bool any = zero(number) || quota(number) != 0 || floor(number) != 0;
+    if (any) {
+      table_[number].flags.fetch_or(kSpaceKept, std::memory_order_relaxed);
+    } else {
+      unflag(number, kSpaceKept);
+    }
+    unflag(number, kSpaceSetting);
+    // Ours from begin_settings(), or the one that was kept. The caller is inside, so it is not the
+    // last.
+    if (!any) table_.unpin(number);
+  }
+  bool kept(uint32_t number) const noexcept {
+    return (table_[number].flags.load(std::memory_order_relaxed) & kSpaceKept) != 0;
+  }
+  // Which namespaces are at their floor; false: none.
+  bool shield(Shield *out) const noexcept {
+    uint32_t at_floor_of[256] = {}, above[256] = {};
+    bool any = false;
+    for (uint32_t i = 0; i < capacity(); ++i) {
+      if (table_.view(i).state != PageState::kVisible) continue;
+      const bool at = at_floor(i);
+      any |= at;
+      ++(at ? at_floor_of : above)[i % 256];
+    }
+    for (uint32_t b = 0; b < 256; ++b) {
+      out->of_byte[b] = at_floor_of[b] == 0 ? Shield::kNone
+                        : above[b] == 0     ? Shield::kAll
+                                            : Shield::kSome;
+    }
+    return any;
+  }
+
   bool zero(uint32_t number) const noexcept {
     return (table_[number].flags.load(std::memory_order_acquire) & kSpaceZero) != 0;
   }
@@ -178,6 +304,11 @@ class NamespaceTable {
  private:
   Namespace describe(uint32_t number) const noexcept {
     return {number, generation(number), zero(number)};
+  }
+
+  void unflag(uint32_t number, uint16_t flag) noexcept {
+    // release: pairs with the acquire of the next begin_settings().
+    table_[number].flags.fetch_and(static_cast<uint16_t>(~flag), std::memory_order_release);
   }
 
   // Takes the place of a namespace that has no pages and nobody inside. O(capacity), only when the

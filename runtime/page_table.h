@@ -59,6 +59,8 @@
 //             wraps; a pass lifts those older than 2^30. Raised before the pin is dropped: an
 //             eviction that succeeds has seen the stamps of all pins before it.
 //   tag       u8, bit 7: candidate leaf (visible, no children), bits 6..0: class given by the caller
+//   space     u8, the low bits of the namespace's number: a scan for the pages of one namespace, or
+//             past those of some, looks at the descriptors of few others
 //   link      u64, generation:32 | parent:32 of a page since it became visible: all that reading a
 //             chain off its last page needs (runtime/prefix_index.h, chain()), eight pages to a
 //             cache line instead of one. A page without a parent names itself, so that a walk
@@ -74,9 +76,10 @@
 //   visible:  children >= visible pages whose parent it is; a parent is visible
 //   leaf bit: set <=> visible and children = 0
 //   no page is evicting
+//   space:    of a visible page: the low bits of descriptor.space
 //   link:     of a visible page: its generation, and its parent, or itself
 //
-// Cost: 64 + 13 bytes a page. Nothing waits; every call is lock free, and wait free but for
+// Cost: 64 + 14 bytes a page. Nothing waits; every call is lock free, and wait free but for
 // hold, give_up, free_private, release_private, raise_stamp, set_class and refresh_leaf_hint.
 // Thread class: any thread, under the rights named at each call. format: before sharing.
 #ifndef QUIRE_RUNTIME_PAGE_TABLE_H_
@@ -207,7 +210,7 @@ class PageTable {
 
   static size_t bytes(uint32_t capacity) noexcept {
     return part<Descriptor>(capacity) + part<atomic<uint64_t>>(capacity) +
-           part<atomic<uint32_t>>(capacity) + part<atomic<uint8_t>>(capacity);
+           part<atomic<uint32_t>>(capacity) + 2 * part<atomic<uint8_t>>(capacity);
   }
 
   PageTable() = default;
@@ -218,6 +221,7 @@ class PageTable {
     link_ = reinterpret_cast<atomic<uint64_t> *>(at += part<Descriptor>(capacity));
     stamp_ = reinterpret_cast<atomic<uint32_t> *>(at += part<atomic<uint64_t>>(capacity));
     tag_ = reinterpret_cast<atomic<uint8_t> *>(at += part<atomic<uint32_t>>(capacity));
+    space_ = reinterpret_cast<atomic<uint8_t> *>(at + part<atomic<uint8_t>>(capacity));
   }
 
   // Makes every page private, at generation 0: their numbers are the pool's. The one place that stores a meta.
@@ -239,6 +243,7 @@ class PageTable {
       (new (&link_[i]) atomic<uint64_t>)->store(i, kRelaxed);
       (new (&stamp_[i]) atomic<uint32_t>)->store(0, kRelaxed);
       (new (&tag_[i]) atomic<uint8_t>)->store(0, kRelaxed);
+      (new (&space_[i]) atomic<uint8_t>)->store(0, kRelaxed);
     }
   }
 
@@ -250,6 +255,7 @@ class PageTable {
   // The dense arrays, for scans.
   const atomic<uint32_t> *stamps() const noexcept { return stamp_; }
   const atomic<uint8_t> *tags() const noexcept { return tag_; }
+  const atomic<uint8_t> *space_bytes() const noexcept { return space_; }
 
   PageView view(uint32_t page) const noexcept {
     const uint64_t m = meta(page).load(kAcquire);
@@ -463,6 +469,19 @@ class PageTable {
     return M::children(m) - n;
   }
 
+  // One less, if more than `least` are there. False, and nothing changed, if not. Whoever takes one
+  // so and gives it back by add_child() has seen no fewer than `least` in between.
+  bool drop_child_above(uint32_t page, uint32_t least) noexcept {
+    auto &word = meta(page);
+    uint64_t m = word.load(kRelaxed);
+    do {
+      if (M::children(m) <= least) return false;
+      // release: as in drop_child().
+    } while (!word.compare_exchange_weak(m, m - M::kChildUnit, kRelease, kRelaxed));
+    if (M::leaf(m - M::kChildUnit)) refresh_leaf_hint(page);
+    return true;
+  }
+
   // ---- Age and class --------------------------------------------------------------------------
 
   uint32_t stamp(uint32_t page) const noexcept { return stamp_[page].load(kRelaxed); }
@@ -487,6 +506,13 @@ class PageTable {
   uint32_t idle_ttl_ms(uint32_t page) const noexcept { return (*this)[page].lease.load(kRelaxed); }
   void set_idle_ttl_ms(uint32_t page, uint32_t ms) noexcept {
     (*this)[page].lease.store(ms == kNone ? kNone - 1 : ms, kRelaxed);
+  }
+
+  // The namespace of a page that becomes visible. By its owner.
+  // relaxed: make_visible() publishes it.
+  void set_space(uint32_t page, uint32_t number) noexcept {
+    (*this)[page].space.store(number, kRelaxed);
+    space_[page].store(static_cast<uint8_t>(number), kRelaxed);
   }
 
   // The caller's class of a page, 0 .. 127.
@@ -561,6 +587,8 @@ class PageTable {
       const uint32_t parent = page_[i].parent.load(kRelaxed);
       const uint64_t link = uint64_t{M::generation(m)} << 32 | (parent == kNone ? i : parent);
       if (link_[i].load(kRelaxed) != link) return false;
+      if (space_[i].load(kRelaxed) != static_cast<uint8_t>(page_[i].space.load(kRelaxed)))
+        return false;
       if (parent == kNone) continue;
       if (parent >= capacity_ || !M::visible(meta(parent).load(kAcquire))) return false;
       ++children[parent];
@@ -612,6 +640,7 @@ class PageTable {
   atomic<uint64_t> *link_ = nullptr;
   atomic<uint32_t> *stamp_ = nullptr;
   atomic<uint8_t> *tag_ = nullptr;
+  atomic<uint8_t> *space_ = nullptr;
   uint32_t capacity_ = 0;
 };
 

@@ -126,11 +126,10 @@ void Cache::make_pages(FrameClass c, uint32_t n, const uint32_t *frames, uint32_
 }
 
 Status Cache::take_pages(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
-                         uint32_t *out) noexcept {
+                         uint32_t space, uint32_t *out) noexcept {
   uint32_t frames[kMostPages];
-  if (const Status s = take_frames(c, n, first_user(c, stream_slot), frames); s != Status::kOk) {
-    return s;
-  }
+  const Status s = take_frames(c, n, first_user(c, stream_slot), space, frames);
+  if (s != Status::kOk) return s;
   if (!tables_->page_pool.reserve(n)) {
     put_back(c, frames, n);
     return no_numbers(n);
@@ -316,7 +315,9 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
   // Pages in their final format are encoded as they are appended to.
   if (status == Status::kOk && config_.has_open && !open && n > 0) status = freeze_anchors();
   if (status == Status::kOk) {
-    status = alloc_on(c, n, stream_slot, index, options.lease == 0 ? kNoIndex : lease.index, pages);
+    const bool hangs = options.lease != 0;
+    const uint32_t space = hangs ? space_of(tables_->leases.slot(lease.index)) : kNoIndex;
+    status = alloc_on(c, n, stream_slot, index, hangs ? lease.index : kNoIndex, space, pages);
   }
   if (options.lease != 0) tables_->leases.leave(lease.index);
   return status;
@@ -325,10 +326,10 @@ Status Cache::alloc(uint32_t n, const quire_alloc_options &options, quire_page *
 // All frames are spoken for before the first page is made: a refusal has made none. pages[] holds
 // the numbers of those that came out of limbo until their pages are made.
 Status Cache::alloc_on(FrameClass c, uint32_t n, uint32_t stream_slot, uint32_t index,
-                       uint32_t lease, quire_page *pages) noexcept {
+                       uint32_t lease, uint32_t space, quire_page *pages) noexcept {
   FramePool<> &pool = *frame_class(c).pool;
   uint32_t listed = 0;
-  const Status status = reserve_frames(c, n, first_user(c, stream_slot), pages, &listed);
+  const Status status = reserve_frames(c, n, first_user(c, stream_slot), space, pages, &listed);
   if (status != Status::kOk) return status;
   if (!tables_->page_pool.reserve(n)) {
     for (uint32_t i = 0; i < listed; ++i) {
@@ -508,6 +509,7 @@ Status Cache::page_info(quire_page handle, quire_page_record *out) noexcept {
   out->expires_ms = visible ? d.expiry_ms.load(std::memory_order_relaxed) : UINT64_MAX;
   out->key = quire_key{0, 0};
   out->parent = 0;
+  out->space = visible ? d.space.load(std::memory_order_relaxed) : UINT32_MAX;
   if (visible) {
     out->key = key_of(page);
     const uint32_t parent = d.parent.load(std::memory_order_relaxed);

@@ -1,18 +1,19 @@
-// Publish: private pages become part of the shared index, and namespaces are set and evicted.
+// Publish: private pages become part of the shared index.
 //
 // A lease's chain grows by one page a step, under the pin of the chain's tail:
 //
 //   1. the tail is alive, else stop (nothing can be found below a dead page)
 //   2. the page's descriptor is filled: parent, depth, namespace and its generation, expiry =
 //      min(asked, parent's), writer and epoch of readiness, stamp = now
-//   3. children(parent) + 1; a counter at its limit stops the publish. pages(namespace) is raised
-//      once a call, by all that may come, and lowered by what did not
+//   3. children(parent) + 1; a counter at its limit stops the publish. claimed(namespace) is raised
+//      once a call, by all that may come and the quota allows, and lowered by what did not
 //   4. insert: ours becomes visible with one pin (ours), or the canonical page of this key is
 //      pinned for us
 //   5. the pin on the old tail is dropped, the new page is the tail
 //
 // So there is no moment at which the new page, or the old tail, could be evicted. On anything but
-// an insert, step 3 is undone. Exactly-once is the index's (one live page a key); a prefix is
+// an insert, step 3 is undone. pages(namespace) is raised once a call, at its end: until then the
+// lease holds what came. Exactly-once is the index's (one live page a key); a prefix is
 // published because a step comes only after the one before it.
 #include <algorithm>
 
@@ -89,7 +90,7 @@ void Cache::describe_page(uint32_t page, uint32_t parent, const Namespace &space
   }
   d.parent.store(parent, std::memory_order_relaxed);
   d.depth.store(depth, std::memory_order_relaxed);
-  d.space.store(space.number, std::memory_order_relaxed);
+  pages.set_space(page, space.number);
   d.space_generation.store(space.generation, std::memory_order_relaxed);
   d.expiry_ms.store(expiry, std::memory_order_relaxed);
   // A page that was sealed, or is a sequence's, has its writer already, which came after all
@@ -146,7 +147,8 @@ bool Cache::may_follow(uint32_t page, uint32_t ours, uint32_t parent,
 // somebody else. kAgain (no error text): cannot be indexed, nothing has changed. The caller has
 // counted the page in its namespace (begin_pages) and tells what became of it (end_pages).
 Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space,
-                           const PublishContext &context, uint32_t *tail, bool *found) noexcept {
+                           const PublishContext &context, bool room, uint32_t *tail,
+                           bool *found) noexcept {
   Tables &t = *tables_;
   const uint32_t parent = *tail;
   const Alive alive = this->alive();
@@ -160,7 +162,12 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   const uint64_t copied = t.pages[page].key_lo.load(std::memory_order_relaxed);
   unlink(page);
   describe_page(page, parent, space, context);
-  const Insert result = t.index.insert(key, page, alive);
+  Insert result{Insert::kFull, kNone};
+  if (room) {
+    result = t.index.insert(key, page, alive);
+  } else if (const uint32_t there = t.index.find_and_pin(key, alive); there != kNone) {
+    result = {Insert::kFound, there};
+  }
   if (result.status == Insert::kInserted) {
     emit_page(QUIRE_EVENT_STORED, page, 0);
   } else {
@@ -184,21 +191,6 @@ Status Cache::publish_page(uint32_t page, const Key &key, const Namespace &space
   *tail = result.page;
   if (parent != kNoIndex) drop_pin(parent);
   return Status::kOk;
-}
-
-// Before n calls of publish_page(): counts their pages in the namespace, which all publishers of a
-// model share, once. False: it has no room for so many.
-bool Cache::begin_pages(const Namespace &space, uint32_t n) noexcept {
-  return tables_->spaces.add_pages(space.number, n);
-}
-
-// After them: of n pages, `published` stand in the chain, `duplicate` of them somebody else's.
-void Cache::end_pages(const Namespace &space, uint32_t n, uint32_t published,
-                      uint32_t duplicate) noexcept {
-  const uint32_t inserted = published - duplicate;
-  tables_->spaces.drop_pages(space.number, n - inserted);
-  if (inserted != 0) tables_->stats.add(Counter::pages_published_total, inserted);
-  if (duplicate != 0) tables_->stats.add(Counter::pages_duplicate_total, duplicate);
 }
 
 // The private pages that a publish is asked for: valid, of one lease or none, not lossy, claimed.
@@ -284,7 +276,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
     status = claim_for_publish(pages + length, prefix.n - length, handle.index, length, &claimed);
     if (status == Status::kOk) status = enter_space(slot, prefix, &space);
     if (status == Status::kOk) {
-      status = seal_for_publish(pages + length, claimed, options.stream, stream_slot);
+      status = seal_for_publish(pages + length, claimed, options.stream, stream_slot, space.number);
       if (status != Status::kOk) tables_->spaces.leave(space.number);
     }
   }
@@ -297,16 +289,16 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
       tables_->index.prefetch_for_insert(keys[i]);
     }
     const uint32_t asked = prefix.n - length;
-    const bool counted = begin_pages(space, asked);
-    if (!counted) tables_->stats.add(Counter::pages_unindexed_total, asked);
-    for (uint32_t i = length; counted && i < prefix.n; ++i) {
+    const uint32_t room = begin_pages(space, asked);
+    for (uint32_t i = length; i < prefix.n; ++i) {
       if (i + kBinsAhead < prefix.n) tables_->index.prefetch_for_insert(keys[i + kBinsAhead]);
       const auto page = static_cast<uint32_t>(pages[i]);
       bool found = false;
       if (tables_->tokens != nullptr)
         keep_tokens(page, prefix.tokens + size_t{i} * config_.page_tokens());
-      if (publish_page(page, keys[i], space, context, &tail, &found) != Status::kOk) {
-        tables_->stats.add(Counter::pages_unindexed_total, prefix.n - i);
+      const bool more = published - duplicate < room;
+      if (publish_page(page, keys[i], space, context, more, &tail, &found) != Status::kOk) {
+        count_unpublished(more, prefix.n - i);
         break;
       }
       ++published;
@@ -321,7 +313,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
       pages[i] = page_handle(tail);
       ++replaced;
     }
-    if (counted) end_pages(space, asked, published, duplicate);
+    end_pages(space, room, published, duplicate);
     tables_->stats.record(Histogram::publish_pages, published);
     slot.tail.store(tail, std::memory_order_relaxed);
     slot.pages.store(length + published, std::memory_order_relaxed);
@@ -341,7 +333,7 @@ Status Cache::publish(quire_lease lease, const quire_prefix &prefix, quire_page 
 
 // The open ones among claimed pages are sealed; all or nothing where frames are short.
 Status Cache::seal_for_publish(const quire_page *pages, uint32_t n, Stream stream,
-                               uint32_t stream_slot) noexcept {
+                               uint32_t stream_slot, uint32_t space) noexcept {
   if (!config_.has_open) return Status::kOk;
   uint32_t open = 0;
   for (uint32_t i = 0; i < n; ++i) {
@@ -349,8 +341,8 @@ Status Cache::seal_for_publish(const quire_page *pages, uint32_t n, Stream strea
     if ((d.flags.load(std::memory_order_relaxed) & kPageOpen) != 0) ++open;
   }
   if (open == 0) return Status::kOk;
-  if (const Status s = ensure_frames(FrameClass::kSealed, open); s != Status::kOk) return s;
-  return seal_claimed(pages, n, stream, stream_slot);
+  if (const Status s = ensure_frames(FrameClass::kSealed, open, space); s != Status::kOk) return s;
+  return seal_claimed(pages, n, stream, stream_slot, space);
 }
 
 PublishContext Cache::publish_context(const quire_retention *retention, Stream stream,
@@ -366,38 +358,6 @@ PublishContext Cache::publish_context(const quire_retention *retention, Stream s
     streams_->want_of(stream_slot, context.epoch);
   }
   return context;
-}
-
-// ---- namespaces
-
-Status Cache::namespace_set(Key root, const quire_namespace &settings) noexcept {
-  if (settings.quota != 0 || settings.floor != 0) {
-    return set_error(Status::kUnsupported, "this version has no quota and no floor of a namespace");
-  }
-  if (settings.zero > 1) return set_error(Status::kInvalid, "zero: 0 or 1 is wanted");
-  if (settings.zero != 0) {
-    if (const Status s = watch_zero_stream(); s != Status::kOk) return s;
-  }
-  Namespace space;
-  if (const Status s = tables_->spaces.enter(root, &space); s != Status::kOk) return s;
-  if (settings.zero != 0) zeroing_.store(true, std::memory_order_relaxed);
-  const Status status = tables_->spaces.set_zero(space.number, settings.zero != 0);
-  tables_->spaces.leave(space.number);
-  return status;
-}
-
-Status Cache::evict_namespace(Key root) noexcept {
-  Namespace space;
-  bool busy = false;
-  if (!tables_->spaces.enter_existing(root, &space, &busy)) {
-    if (!busy) return Status::kOk;
-    return set_error(Status::kBusy, "too many calls are inside this namespace");
-  }
-  tables_->spaces.bump(space.number);
-  tables_->spaces.leave(space.number);
-  reclaimer_->note_dead();
-  if (thread_.running()) thread_.wake();
-  return Status::kOk;
 }
 
 }  // namespace quire

@@ -12,6 +12,7 @@ static_assert(static_cast<int>(EvictReason::kCapacity) == QUIRE_EVICT_CAPACITY);
 static_assert(static_cast<int>(EvictReason::kIdle) == QUIRE_EVICT_IDLE);
 static_assert(static_cast<int>(EvictReason::kExpired) == QUIRE_EVICT_EXPIRED);
 static_assert(static_cast<int>(EvictReason::kNamespace) == QUIRE_EVICT_NAMESPACE);
+static_assert(static_cast<int>(EvictReason::kQuota) == QUIRE_EVICT_QUOTA);
 
 Status Cache::build_reclaimer() noexcept {
   runner_ = make_task_runner(config_.values.reclaim_threads, config_.values.numa_node - 1);
@@ -33,7 +34,8 @@ Status Cache::build_reclaimer() noexcept {
   return Status::kOk;
 }
 
-// A page left the index: its namespace forgets it. Its frame is still ours.
+// A page left the index. Its frame is still ours; its namespace forgets it with the others of its
+// batch.
 void Cache::evicted(uint32_t page, uint32_t /*stamp*/, EvictReason reason) noexcept {
   Tables &t = *tables_;
   const PageDescriptor &d = t.pages[page];
@@ -43,7 +45,6 @@ void Cache::evicted(uint32_t page, uint32_t /*stamp*/, EvictReason reason) noexc
     t.frame_flags[d.frame.load(std::memory_order_relaxed)].store(kFrameZero,
                                                                  std::memory_order_relaxed);
   }
-  t.spaces.drop_page(space);
   emit_page(QUIRE_EVENT_REMOVED, page, static_cast<uint32_t>(reason));
 }
 
@@ -52,9 +53,9 @@ void Cache::evicted(uint32_t page, uint32_t /*stamp*/, EvictReason reason) noexc
 void Cache::retire(const EvictBatch &batch) noexcept {
   Tables &t = *tables_;
   static constexpr Counter kOfReason[] = {
-      Counter::evictions_capacity_total, Counter::evictions_capacity_total,
-      Counter::evictions_idle_total, Counter::evictions_expired_total,
-      Counter::evictions_namespace_total};
+      Counter::evictions_capacity_total,  Counter::evictions_capacity_total,
+      Counter::evictions_idle_total,      Counter::evictions_expired_total,
+      Counter::evictions_namespace_total, Counter::evictions_quota_total};
   uint32_t of_reason[kEvictReasons] = {};
   uint32_t passed[EvictBatch::kMost];
   uint32_t n_passed = 0;
@@ -77,6 +78,7 @@ void Cache::retire(const EvictBatch &batch) noexcept {
   for (uint32_t i = 0; i < kEvictReasons; ++i) {
     if (of_reason[i] != 0) t.stats.add(kOfReason[i], of_reason[i]);
   }
+  drop_from_spaces(batch);
 }
 
 bool Cache::is_dead(uint32_t page) noexcept {

@@ -41,6 +41,9 @@
 // Dead: the sink says that the page's namespace was emptied. Leaves only, then up the chain while
 // the parent has expired too. Pinned pages are left for a later pass.
 //
+// NAMESPACES may have floors, which it leaves alone when it evicts for others, and give up pages of
+// their own: runtime/reclaimer_spaces_inl.h.
+//
 // STAMPS are 32 bits, compared by signed difference. Every 2^28 epochs, at the latest, lift()
 // raises those older than 2^30 to that age, so no two are ever 2^31 apart. Who moves the clock calls
 // lift_in_time(): a cache that is only hit, and never short of frames, has no other pass.
@@ -130,6 +133,11 @@ class BasicReclaimer {
   uint32_t running() const noexcept { return running_.load(kAcquire); }
   // Pages evicted and given back, ever.
   uint64_t evicted() const noexcept { return given_back_.load(kAcquire); }
+
+  // Evicts n pages of one namespace, in order, whatever its floor. Returns how many. O(pages).
+  uint32_t reclaim_space(uint32_t space, uint32_t n, EvictReason reason) noexcept;
+  // A namespace has a floor, or is about to have one: the sink is asked from here on.
+  void guard_floors() noexcept { guarded_.store(1, kRelaxed); }
 
   // Another policy; its order holds from the next call on. False without memory.
   bool set_policy(const PolicyTable &table) noexcept;
@@ -226,6 +234,7 @@ class BasicReclaimer {
     size_t *filled;        // per chunk: entries written
     const size_t *begin;   // per chunk: where its entries go, chunks + 1 of them
     Entry *out;
+    const Shield *shield;  // nullptr: nothing is passed over
   };
   // The best of a window.
   struct Picks {
@@ -259,7 +268,9 @@ class BasicReclaimer {
   void enter(const Entry &entry) noexcept;
   void look_ahead(uint32_t page) const noexcept;
   // kNone for *exposed: nobody, or pinned, or it was not evicted. Gives a full batch back.
-  bool evict(uint32_t page, EvictReason reason, EvictBatch *batch, uint32_t *exposed) noexcept;
+  // own: whatever the floor of its namespace.
+  bool evict(uint32_t page, EvictReason reason, EvictBatch *batch, uint32_t *exposed,
+             bool own) noexcept;
   void give_back(EvictBatch *batch) noexcept;
   template <class F>
   void for_leaves(uint32_t begin, uint32_t end, F &&f) const noexcept;
@@ -267,6 +278,10 @@ class BasicReclaimer {
   void collect_chunk(const Scan &scan, uint32_t chunk) const noexcept;
   void run_chunks(uint32_t chunks, ScanRunner::Body body, Scan *scan) const noexcept;
   uint32_t chunks() const noexcept { return (parts_.pages.capacity() + kChunk - 1) / kChunk; }
+  bool read_shield(Shield *out) const noexcept;
+  bool shielded(const Shield &shield, uint32_t page) const noexcept;
+  template <class F>
+  void for_leaves_of(uint8_t space, F &&f) const noexcept;
   bool has_expired(uint32_t page, ExpirePass &pass, EvictReason *reason) noexcept;
   void expire_chain(uint32_t page, ExpirePass &pass) noexcept;
 
@@ -287,6 +302,7 @@ class BasicReclaimer {
   atomic<uint64_t> given_back_;
   atomic<uint32_t> next_window_;
   atomic<uint32_t> new_dead_;
+  atomic<uint32_t> guarded_;     // 1: namespaces may have floors
   atomic<uint64_t> next_ms_;     // when the next expiry pass is due; UINT64_MAX: no TTL is in use
   atomic<uint64_t> expired_ms_;  // the last pass
   atomic<uint64_t> lifted_;      // epoch of the last lift()
@@ -300,5 +316,6 @@ using Reclaimer = BasicReclaimer<>;
 
 #include "runtime/reclaimer_expiry_inl.h"  // IWYU pragma: export
 #include "runtime/reclaimer_inl.h"         // IWYU pragma: export
+#include "runtime/reclaimer_spaces_inl.h"  // IWYU pragma: export
 
 #endif  // QUIRE_RUNTIME_RECLAIMER_H_

@@ -71,7 +71,7 @@ QUIRE_RECLAIMER(void)::expire_chain(uint32_t page, ExpirePass &pass) noexcept {
     if (view.state != PageState::kVisible || view.children != 0) return;
     uint32_t exposed = kNone;
     const bool over = has_expired(page, pass, &reason);
-    if (over && evict(page, reason, &pass.batch, &exposed)) {
+    if (over && evict(page, reason, &pass.batch, &exposed, true)) {
       if (reason == EvictReason::kIdle) ++pass.result.idle;
       if (reason == EvictReason::kExpired) ++pass.result.expired;
       if (reason == EvictReason::kNamespace) ++pass.result.dead;

@@ -17,7 +17,8 @@ namespace quire {
 
 QUIRE_RECLAIMER()::BasicReclaimer(const Parts &parts, const PolicyTable &table) noexcept
     : parts_(parts), table_(table) {
-  for (auto *word : {&owner_, &running_, &next_window_, &new_dead_}) word->store(0, kRelaxed);
+  for (auto *word : {&owner_, &running_, &next_window_, &new_dead_, &guarded_})
+    word->store(0, kRelaxed);
   given_back_.store(0, kRelaxed);
   for (auto *word : {&passes_, &scanned_, &helped_, &expired_ms_}) word->store(0, kRelaxed);
   for (auto &word : evicted_) word.store(0, kRelaxed);
@@ -110,6 +111,7 @@ QUIRE_RECLAIMER(void)::count_chunk(const Scan &scan, uint32_t chunk) const noexc
   Histogram *const into[2] = {&scan.histogram[chunk], &other};
   uint32_t turn = 0;
   for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
+    if (scan.shield != nullptr && shielded(*scan.shield, page)) return;
     ++into[turn ^= 1]->count[scan.order.rank(tag, parts_.pages.stamp(page))];
   });
   for (uint32_t r = 0; r < kAgeBuckets; ++r) scan.histogram[chunk].count[r] += other.count[r];
@@ -122,6 +124,7 @@ QUIRE_RECLAIMER(void)::collect_chunk(const Scan &scan, uint32_t chunk) const noe
   for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
     const uint32_t stamp = parts_.pages.stamp(page);
     const uint32_t rank = scan.order.rank(tag, stamp);
+    if (scan.shield != nullptr && shielded(*scan.shield, page)) return;
     // Leaves that came since they were counted may find no room; a later scan has them.
     if (rank > scan.limit || at == scan.begin[chunk + 1]) return;
     scan.out[at++] = {scan.order.key(rank, stamp), page};
@@ -148,7 +151,10 @@ QUIRE_RECLAIMER(bool)::collect(uint64_t want, size_t *leaves) noexcept {
   passes_.fetch_add(1, kRelaxed);
   scanned_.fetch_add(parts_.pages.capacity(), kRelaxed);
   size_t *begin = places.get(), *filled = begin + n + 1;
-  Scan scan{this, order_of_queue(), kAgeBuckets - 1, histogram.get(), filled, begin, nullptr};
+  Shield shield;
+  const Shield *const passed_over = read_shield(&shield) ? &shield : nullptr;
+  Scan scan{this,  order_of_queue(), kAgeBuckets - 1, histogram.get(), filled,
+            begin, nullptr,          passed_over};
   run_chunks(
       n,
       [](void *s, uint32_t chunk) {
@@ -309,17 +315,28 @@ QUIRE_RECLAIMER(void)::look_ahead(uint32_t page) const noexcept {
 }
 
 QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, EvictBatch *batch,
-                             uint32_t *exposed) noexcept {
+                             uint32_t *exposed, bool own) noexcept {
   const PageView view = parts_.pages.view(page);
   *exposed = kNone;
   if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) return false;
+  const bool guarded = guarded_.load(kRelaxed) != 0;
+  // Before we count as an evictor: who only looks does not.
+  if (guarded && !own && parts_.sink->is_shielded(page)) return false;
   if (!batch->counted) {
     // acq_rel: before the page changes: who finds it gone finds us.
     running_.fetch_add(1, kAcqRel);
     batch->counted = true;
   }
+  Take take = Take::kFree;
+  uint32_t space = 0;
+  if (guarded) {
+    space = parts_.pages[page].space.load(kRelaxed);
+    take = parts_.sink->take(space, own);
+    if (take == Take::kKept) return false;
+  }
   if (!evict_page<Orders>(parts_.pages, parts_.index, page, view.generation, reason, *parts_.sink,
-                          *batch, exposed)) {
+                          *batch, exposed, take == Take::kTaken)) {
+    if (take == Take::kTaken) parts_.sink->untake(space);
     return false;
   }
   if (batch->n == EvictBatch::kMost) give_back(batch);
@@ -356,7 +373,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
         continue;
       }
       uint32_t exposed;
-      if (!evict(next.page, EvictReason::kCapacity, &batch, &exposed)) continue;
+      if (!evict(next.page, EvictReason::kCapacity, &batch, &exposed, false)) continue;
       ++done;
       if (exposed != kNone) {
         look_ahead(exposed);
@@ -392,7 +409,10 @@ QUIRE_RECLAIMER(uint32_t)::pick_window(uint32_t window, bool by_hint, const Orde
                                        Picks *picks) noexcept {
   const uint32_t begin = window * kWindow;
   const uint32_t end = std::min(parts_.pages.capacity(), begin + kWindow);
+  Shield shield;
+  const bool guarded = read_shield(&shield);
   const auto look = [&](uint32_t page, uint8_t tag) {
+    if (guarded && shielded(shield, page)) return;
     const uint32_t stamp = parts_.pages.stamp(page);
     if (!picks->wants(order.key(order.rank(tag, stamp), stamp))) return;
     const PageView view = parts_.pages.view(page);
@@ -421,7 +441,7 @@ QUIRE_RECLAIMER(uint32_t)::evict_picks(Picks &picks, uint32_t n, const Order &or
         continue;
       }
     }
-    if (!evict(next.page, EvictReason::kCapacity, batch, &exposed)) continue;
+    if (!evict(next.page, EvictReason::kCapacity, batch, &exposed, false)) continue;
     ++done;
     if (exposed != kNone) picks.offer(order.place(parts_.pages, exposed));
   }

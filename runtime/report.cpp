@@ -1,8 +1,10 @@
 #include "runtime/report.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <iterator>
 
+#include "runtime/cache.h"
 #include "runtime/stream_table.h"
 #include "runtime/text.h"
 
@@ -54,6 +56,18 @@ void report_leases(const ReportSource &from, LeaseReport *out) noexcept {
             });
 }
 
+void report_spaces(const ReportSource &from, SpaceReport *out) noexcept {
+  quire_namespace_record record = {};
+  for (uint32_t at = 0; out->spaces < SpaceReport::kMost;) {
+    if (!next_namespace(from.tables, &at, &record)) break;
+    out->space[out->spaces++] = record;
+  }
+  std::sort(out->space.begin(), out->space.begin() + out->spaces,
+            [](const quire_namespace_record &a, const quire_namespace_record &b) {
+              return a.pages != b.pages ? a.pages > b.pages : a.number < b.number;
+            });
+}
+
 void report_readers(const ReportSource &from, ReaderReport *out) noexcept {
   const EpochClock<> &clock = from.tables.clock;
   const uint64_t now = clock.now();
@@ -82,6 +96,7 @@ namespace {
 struct Gathered {
   quire_stats stats = {};
   LeaseReport leases;
+  SpaceReport spaces;
   ReaderReport readers;
 };
 
@@ -89,6 +104,7 @@ void gather(const ReportSource &from, Gathered *out) noexcept {
   out->stats.size = sizeof out->stats;
   report_stats(from, &out->stats);
   report_leases(from, &out->leases);
+  report_spaces(from, &out->spaces);
   report_readers(from, &out->readers);
 }
 
@@ -125,6 +141,26 @@ void json_owner(const OwnerLeases &row, Text *text) noexcept {
         << ", \"oldest_ms\": " << row.oldest_ms << '}';
 }
 
+// 32 hexadecimal digits: how a namespace is named where its fields are not known.
+void write_root(const quire_key &root, Text *text) noexcept {
+  char digits[40];
+  std::snprintf(digits, sizeof digits, "\"%016llx%016llx\"",
+                static_cast<unsigned long long>(root.hi), static_cast<unsigned long long>(root.lo));
+  *text << static_cast<const char *>(digits);
+}
+
+void json_spaces(const SpaceReport &spaces, Text *text) noexcept {
+  *text << "\"namespaces\": [";
+  for (uint32_t i = 0; i < spaces.spaces; ++i) {
+    const quire_namespace_record &row = spaces.space[i];
+    *text << (i == 0 ? "\n    {\"namespace\": " : ",\n    {\"namespace\": ");
+    write_root(row.root, text);
+    *text << ", \"pages\": " << row.pages << ", \"quota\": " << row.quota
+          << ", \"floor\": " << row.floor << ", \"zero\": " << row.zero << '}';
+  }
+  *text << (spaces.spaces == 0 ? "],\n  " : "\n  ],\n  ");
+}
+
 void json_text(const ReportSource &from, const Gathered &all, Text *text) noexcept {
   *text << "{\n  \"version\": ";
   write_version(from, text);
@@ -155,7 +191,9 @@ void json_text(const ReportSource &from, const Gathered &all, Text *text) noexce
     *text << ",\n    {\"owner\": null, ";
     json_owner(leases.others, text);
   }
-  *text << (leases.owners == 0 ? "],\n  \"readers\": [" : "\n  ],\n  \"readers\": [");
+  *text << (leases.owners == 0 ? "],\n  " : "\n  ],\n  ");
+  json_spaces(all.spaces, text);
+  *text << "\"readers\": [";
   for (uint32_t i = 0; i < all.readers.readers; ++i) {
     const Reader &r = all.readers.reader[i];
     *text << (i == 0 ? "\n    {\"reader\": \"" : ",\n    {\"reader\": \"") << reader_kind(r.kind)
@@ -202,6 +240,16 @@ void prometheus_owners(const LeaseReport &leases, const char *name, const char *
   }
 }
 
+void prometheus_spaces(const SpaceReport &spaces, const char *name, const char *help,
+                       uint64_t quire_namespace_record::*field, Text *text) noexcept {
+  metric(text, name, help, "gauge");
+  for (uint32_t i = 0; i < spaces.spaces; ++i) {
+    *text << "quire_" << name << "{namespace=";
+    write_root(spaces.space[i].root, text);
+    *text << "} " << spaces.space[i].*field << '\n';
+  }
+}
+
 void prometheus_text(const ReportSource &from, const Gathered &all, Text *text) noexcept {
   metric(text, "info", "what this cache is", "gauge");
   *text << "quire_info{version=";
@@ -233,6 +281,13 @@ void prometheus_text(const ReportSource &from, const Gathered &all, Text *text) 
                     &OwnerLeases::late, text);
   prometheus_owners(leases, "owner_private_pages", "private pages, by owner of their lease",
                     &OwnerLeases::private_pages, text);
+  const SpaceReport &spaces = all.spaces;
+  prometheus_spaces(spaces, "namespace_pages", "published pages, by namespace",
+                    &quire_namespace_record::pages, text);
+  prometheus_spaces(spaces, "namespace_quota_pages", "most published pages, by namespace; 0: any",
+                    &quire_namespace_record::quota, text);
+  prometheus_spaces(spaces, "namespace_floor_pages", "pages that others leave, by namespace",
+                    &quire_namespace_record::floor, text);
   metric(text, "reader_lag_epochs", "epochs behind the clock, by reader", "gauge");
   for (uint32_t i = 0; i < all.readers.readers; ++i) {
     const Reader &r = all.readers.reader[i];

@@ -9,6 +9,7 @@
 //   version, segment, pid, format, every counter, every gauge, the two ratios,
 //   histograms: {name: {count, sum, p50, p90, p99, max}},
 //   leases_by_owner: [{owner, leases, late, pages, private_pages, oldest_ms}], most leases first,
+//   namespaces: [{namespace, pages, quota, floor, zero}], most pages first
 //   readers: [{reader, lag}]: every stream and the oldest guard, farthest behind first
 // Prometheus text has the same under quire_*, with histograms as cumulative buckets whose bounds
 // are 2^k - 1 (values are whole, so no bound cuts one of our buckets), and all that one metric has
@@ -49,6 +50,13 @@ struct OwnerLeases {
   uint64_t oldest_ms = 0;
 };
 
+// Namespaces, most pages first; of more than kMost, those that the walk meets first.
+struct SpaceReport {
+  static constexpr uint32_t kMost = 256;
+  std::array<quire_namespace_record, kMost> space;
+  uint32_t spaces = 0;
+};
+
 struct Reader {
   enum Kind : uint32_t { kStream, kGuard };
   Kind kind = kStream;
@@ -78,6 +86,7 @@ struct ReaderReport {
 ReportSource report_source(Cache &cache) noexcept;
 
 void report_leases(const ReportSource &from, LeaseReport *out) noexcept;
+void report_spaces(const ReportSource &from, SpaceReport *out) noexcept;
 void report_readers(const ReportSource &from, ReaderReport *out) noexcept;
 
 // Every field but `size`, whatever it says.

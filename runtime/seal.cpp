@@ -43,8 +43,8 @@ Status Cache::enqueue_seal(const uint32_t *from, const uint32_t *to, const uint3
 // The open ones among pages whose busy flags the caller holds, all or none. Between its steps the
 // frame that a page is encoded into stands in the upper half of the page's key, which means nothing
 // in a private page.
-Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
-                           uint32_t stream_slot) noexcept {
+Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream, uint32_t stream_slot,
+                           uint32_t space) noexcept {
   Tables &t = *tables_;
   // f(page numbers, how many) for batches of open pages among the first n; until one is refused.
   const auto in_batches = [&](uint32_t among, auto &&f) {
@@ -62,7 +62,7 @@ Status Cache::seal_claimed(const quire_page *pages, uint32_t n, Stream stream,
   uint32_t taken = 0, enqueued = 0;
   Status status = in_batches(n, [&](const uint32_t *batch, uint32_t count) {
     uint32_t to[kBatch];
-    const Status s = take_frames(FrameClass::kSealed, count, stream_slot, to);
+    const Status s = take_frames(FrameClass::kSealed, count, stream_slot, space, to);
     if (s != Status::kOk) return s;
     for (uint32_t i = 0; i < count; ++i) {
       t.pages[batch[i]].key_hi.store(to[i], std::memory_order_relaxed);
@@ -125,20 +125,26 @@ Status Cache::seal(const quire_page *pages, uint32_t n, Stream stream) noexcept 
   Status status = Status::kOk;
   uint32_t claimed = 0;
   uint32_t open = 0;
+  uint32_t space = kNoIndex;  // as the last one's lease says
   for (; claimed < n; ++claimed) {
     uint32_t page = 0;
     status = claim_page_of(pages, claimed, &page);
     if (status != Status::kOk) break;
     const uint16_t flags = t.pages[page].flags.load(std::memory_order_relaxed);
     if ((flags & kPageOpen) != 0) ++open;
+    const uint32_t lease = t.pages[page].lease.load(std::memory_order_relaxed);
+    if (lease != kNoIndex) space = space_of(t.leases.slot(lease));
     if ((flags & kPageLossy) == 0) continue;
     status = set_error(Status::kInvalid, "page %u was decoded from a sealed page", page);
     ++claimed;
     break;
   }
   // Frames for all are asked for first, so that a shortage costs nothing.
-  if (status == Status::kOk && open > 0) status = ensure_frames(FrameClass::kSealed, open);
-  if (status == Status::kOk && open > 0) status = seal_claimed(pages, n, stream, stream_slot);
+  if (status == Status::kOk && open > 0) {
+    status = ensure_frames(FrameClass::kSealed, open, space);
+  }
+  if (status == Status::kOk && open > 0)
+    status = seal_claimed(pages, n, stream, stream_slot, space);
   for (uint32_t i = 0; i < claimed && status == Status::kOk && !config_.has_open; ++i) {
     const auto page = static_cast<uint32_t>(pages[i]);
     const uint16_t before = t.pages[page].flags.fetch_or(kPageSealed, std::memory_order_relaxed);

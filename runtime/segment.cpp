@@ -167,4 +167,8 @@ Status Segment::lease_next(quire_lease *lease, quire_lease_record *out) const no
   return Status::kOk;
 }
 
+bool Segment::namespace_next(uint32_t *at, quire_namespace_record *out) const noexcept {
+  return next_namespace(*tables_, at, out);
+}
+
 }  // namespace quire

@@ -46,6 +46,9 @@ class Segment {
   // As quire_lease_next, with the record of the lease it found. *lease = 0 at the end.
   Status lease_next(quire_lease *lease, quire_lease_record *out) const noexcept;
 
+  // As quire_namespace_next; false at the end.
+  bool namespace_next(uint32_t *at, quire_namespace_record *out) const noexcept;
+
   bool alive() const noexcept { return region_alive(region_.header()); }
 
  private:

@@ -94,6 +94,11 @@ void Sequences::drop_share(uint32_t page) noexcept {
   cache_.drop_page(page);
 }
 
+Status Sequences::take_pages(const Sequence &s, FrameClass c, uint32_t n, uint32_t stream_slot,
+                             uint32_t index, uint32_t *out) noexcept {
+  return cache_.take_pages(c, n, stream_slot, index, cache_.space_of(to_key(s.root)), out);
+}
+
 Status Sequences::copy_page(const Sequence &s, uint32_t i, bool decode, Stream stream,
                             uint32_t stream_slot, uint32_t *out) {
   const bool open = cache_.config().has_open && (decode || cache_.is_open(s.pages[i]));
@@ -102,7 +107,7 @@ Status Sequences::copy_page(const Sequence &s, uint32_t i, bool decode, Stream s
       status != Status::kOk) {
     return status;
   }
-  if (const Status status = cache_.take_pages(c, 1, stream_slot, i, out); status != Status::kOk) {
+  if (const Status status = take_pages(s, c, 1, stream_slot, i, out); status != Status::kOk) {
     return status;
   }
   const Status status = decode ? cache_.unseal_into(s.pages[i], *out, stream)
@@ -263,7 +268,7 @@ Status Sequences::append(quire_seq seq, uint32_t n, quire_stream stream, int64_t
   while (status == Status::kOk && taken < want) {
     uint32_t batch[64];
     const uint32_t count = std::min<uint32_t>(want - taken, 64);
-    status = cache_.take_pages(c, count, stream_slot, taken, batch);
+    status = take_pages(*s, c, count, stream_slot, taken, batch);
     if (status != Status::kOk) break;
     // Room was reserved above.
     for (uint32_t i = 0; i < count; ++i) static_cast<void>(s->pages.try_push(batch[i]));
@@ -305,7 +310,8 @@ Status Sequences::own_and_seal(Sequence &s, uint32_t first, uint32_t last, Strea
     if (status != Status::kOk) return status;
     static_cast<void>(open.try_push(s.pages[i]));
   }
-  return cache_.seal_claimed(open.data(), static_cast<uint32_t>(open.size()), stream, stream_slot);
+  return cache_.seal_claimed(open.data(), static_cast<uint32_t>(open.size()), stream, stream_slot,
+                             cache_.space_of(to_key(s.root)));
 }
 
 Status Sequences::page_key(const Sequence &s, uint32_t page, const quire_key &parent,
@@ -332,12 +338,7 @@ void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last
     s.publishes = false;
     return;
   }
-  if (!c.begin_pages(space, last - first)) {
-    c.tables().stats.add(Counter::pages_unindexed_total, last - first);
-    c.tables().spaces.leave(space.number);
-    s.publishes = false;
-    return;
-  }
+  const uint32_t room = c.begin_pages(space, last - first);
   uint32_t published = 0, duplicate = 0;
   PublishContext context =
       c.publish_context(s.retains ? &s.retention : nullptr, stream, stream_slot);
@@ -349,10 +350,11 @@ void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last
     quire_key key;
     const quire_key parent = tail == kNoIndex ? s.root : c.key_of(tail);
     bool found = false;
+    const bool more = published - duplicate < room;
     c.keep_tokens(page, s.tokens.data() + size_t{i} * c.config().page_tokens());
     if (page_key(s, i, parent, &key) != Status::kOk ||
-        c.publish_page(page, to_key(key), space, context, &tail, &found) != Status::kOk) {
-      c.tables().stats.add(Counter::pages_unindexed_total, last - i);
+        c.publish_page(page, to_key(key), space, context, more, &tail, &found) != Status::kOk) {
+      c.count_unpublished(more, last - i);
       s.publishes = false;
       break;
     }
@@ -365,7 +367,7 @@ void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last
   }
   slot.tail.store(tail, std::memory_order_relaxed);
   slot.pages.store(s.chain, std::memory_order_relaxed);
-  c.end_pages(space, last - first, published, duplicate);
+  c.end_pages(space, room, published, duplicate);
   c.tables().spaces.leave(space.number);
 }
 

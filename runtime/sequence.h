@@ -54,6 +54,8 @@ struct SequenceExtra {
   uint32_t bytes;
 };
 
+enum class FrameClass : uint32_t;
+
 struct Sequence {
   explicit Sequence(Heap &heap) noexcept : pages(heap), tokens(heap), extras(heap), digests(heap) {}
 
@@ -137,6 +139,8 @@ class Sequences {
   // switch.
   Status copy_page(const Sequence &s, uint32_t i, bool decode, Stream stream, uint32_t stream_slot,
                    uint32_t *out);
+  Status take_pages(const Sequence &s, FrameClass c, uint32_t n, uint32_t stream_slot,
+                    uint32_t index, uint32_t *out) noexcept;
   Status own_page(Sequence &s, uint32_t i, Stream stream, uint32_t stream_slot);
   Status own_and_seal(Sequence &s, uint32_t first, uint32_t last, Stream stream,
                       uint32_t stream_slot);

@@ -262,20 +262,59 @@ QUIRE_API quire_status quire_chain_keys(quire_cache *c, const quire_key *parent,
                                         const quire_page_extra *extra, size_t n_extra,
                                         quire_key *keys, size_t *n);
 
-/* Settings of a namespace; 0 is "no limit", "no guarantee", "no". quota and floor count pages. A
- * flood of one namespace does not take pages of another below its floor. zero: frames of its pages
- * are zeroed before anybody else gets them. */
+/* Settings of a namespace; 0 is "no limit", "no guarantee", "no".
+ *
+ * quota: it has no more published pages than that. A publish that finds no room evicts pages of its
+ * own namespace first: what has died, then the oldest, as the policy orders them, and up to a
+ * sixteenth of the quota beyond what it needs, since finding them costs a look at all pages. Pages
+ * that get no room stay private, as those of a full bin do. Where the quota is set below what is
+ * there, the oldest go at once; what is pinned then goes with later publishes, or as others need
+ * it.
+ *
+ * floor: evictions for others do not take it below so many published pages, exactly. Its own do:
+ * its quota, its TTLs, quire_evict, and a call that finds nothing else to evict, on a lease or a
+ * sequence of this namespace (a lease on nothing that was taken before any namespace had a floor is
+ * of none). A call of another that finds all pages pinned or under floors is
+ * QUIRE_E_NOMEM. What is above the floor is anybody's, oldest first; a namespace that comes above
+ * it while a run of evictions goes on may lose its oldest a little after others as old.
+ *
+ * zero: frames of its pages are zeroed before anybody else gets them.
+ *
+ * Private pages count for neither: they are of no namespace before they are published. */
 typedef struct quire_namespace {
   uint32_t size;
   uint32_t zero;
-  uint64_t quota;
-  uint64_t floor;
+  uint64_t quota; /* published pages */
+  uint64_t floor; /* published pages */
 } quire_namespace;
 
-/* Creates the namespace where needed. quota and floor other than 0: QUIRE_E_UNSUPPORTED in this
- * version. QUIRE_E_NOMEM: max_namespaces are in use. */
+/* Creates the namespace where needed, and replaces all of its settings; one that has settings keeps
+ * its place in the table. QUIRE_E_INVALID: a floor above the quota; QUIRE_E_NOMEM: the floors of
+ * all namespaces would be more than the sealed frames, or max_namespaces are in use; QUIRE_E_BUSY:
+ * another call is setting this namespace. Cost: O(1), and O(pages) where a quota is set below what
+ * is there. */
 QUIRE_API quire_status quire_namespace_set(quire_cache *c, const quire_key *root,
                                            const quire_namespace *settings);
+
+typedef struct quire_namespace_record {
+  uint32_t size;
+  uint32_t number; /* in events and in quire_page_record, as long as it has pages or settings */
+  quire_key root;
+  uint64_t pages; /* published and not evicted; exact but for calls that are at it */
+  uint64_t quota;
+  uint64_t floor;
+  uint32_t zero;
+  uint32_t reserved;
+} quire_namespace_record;
+
+/* A namespace that has no pages and no settings has zeros. Wait-free; cost: one probe. */
+QUIRE_API quire_status quire_namespace_get(quire_cache *c, const quire_key *root,
+                                           quire_namespace_record *out);
+
+/* Walks all namespaces: *at = 0 starts; it is where to go on, 0 at the end (then out is not
+ * written). A snapshot of nothing, as quire_lease_next. */
+QUIRE_API quire_status quire_namespace_next(quire_cache *c, uint32_t *at,
+                                            quire_namespace_record *out);
 
 /* All pages of the namespace are misses from now on, at once (one store); memory follows in the
  * background, that of leased pages when they are released. QUIRE_OK also where there is no such
@@ -395,8 +434,9 @@ typedef struct quire_alloc_options {
 /* n private pages, all or nothing. A dry pool makes this call evict what it needs, oldest first,
  * bounded; what cannot be had evicts little (128 pages) or nothing. QUIRE_E_AGAIN: frames are in
  * limbo (step, and they come), or in the hands of another call that evicts; QUIRE_E_NOMEM: all but
- * fewer are pinned or private; QUIRE_E_INVALID: no chain is as long as first + n. Lock-free; cost:
- * about 20 ns a page in batches, more where it must evict. */
+ * fewer are pinned, private or under floors of other namespaces than the lease's; QUIRE_E_INVALID:
+ * no chain is as long as first + n. Lock-free; cost: about 20 ns a page in batches, more where it
+ * must evict. */
 QUIRE_API quire_status quire_alloc(quire_cache *c, uint32_t n, const quire_alloc_options *opt,
                                    quire_page *pages);
 
@@ -435,11 +475,11 @@ typedef struct quire_publish_result {
  * prefix->keys: prefix->n handles, of which the first are the chain that the lease holds already
  * (they are not looked at) and the rest private pages; open ones are sealed. Stops, without an
  * error, at the first page that cannot be indexed (a full bin, a counter at its limit, a dead
- * parent): it and later ones stay private. A page that was published by another thread meanwhile is
- * that one from now on in the chain; ours stays private until release, or see REPLACE.
- * Exactly-once. res may be NULL. QUIRE_E_STALE: a page or the lease; QUIRE_E_INVALID: prefix
- * shorter than the chain or of another one, a lossy or foreign page, a page named twice, a missing
- * tokens array.
+ * parent, no room in the namespace's quota): it and later ones stay private. A page that was
+ * published by another thread meanwhile is that one from now on in the chain; ours stays private
+ * until release, or see REPLACE. Exactly-once. res may be NULL. QUIRE_E_STALE: a page or the lease;
+ * QUIRE_E_INVALID: prefix shorter than the chain or of another one, a lossy or foreign page, a page
+ * named twice, a missing tokens array.
  * Lock-free; cost: 200 to 300 ns a page, and the sealing. */
 QUIRE_API quire_status quire_publish(quire_cache *c, quire_lease lease, const quire_prefix *prefix,
                                      quire_page *pages, const quire_publish_options *opt,
@@ -500,6 +540,8 @@ typedef struct quire_page_record {
   uint64_t expires_ms; /* of the cache's clock; UINT64_MAX: never */
   quire_key key;       /* published pages */
   quire_page parent;   /* 0: first of its chain, or private */
+  uint32_t space;      /* its namespace's number; UINT32_MAX: private */
+  uint32_t reserved;
 } quire_page_record;
 
 QUIRE_API quire_status quire_page_info(quire_cache *c, quire_page page, quire_page_record *out);
@@ -734,40 +776,42 @@ QUIRE_API quire_status quire_cpu_target_set(const char *name);
 /* X(name, help). Counters only grow; gauges are as of the call. The struct, the JSON, the
  * shared-memory segment and the Prometheus text are made of these lists; Prometheus names are
  * "quire_" and the name. */
-#define QUIRE_STATS_COUNTERS(X)                                                   \
-  X(prefix_queries_total, "tokens that acquire was asked for")                    \
-  X(prefix_hits_total, "tokens that acquire found")                               \
-  X(acquires_total, "calls of acquire that gave a lease")                         \
-  X(matches_total, "calls of match")                                              \
-  X(releases_total, "leases given back")                                          \
-  X(pages_allocated_total, "private pages handed out")                            \
-  X(pages_freed_total, "private pages given back, by free or release")            \
-  X(pages_sealed_total, "pages encoded into the cache's format")                  \
-  X(pages_unsealed_total, "pages decoded back into open ones by truncate")        \
-  X(pages_published_total, "pages that became visible")                           \
-  X(pages_duplicate_total, "pages that somebody else had published first")        \
-  X(pages_unindexed_total,                                                        \
-    "pages that publish left private: full bin, counter limit or dead parent")    \
-  X(evictions_capacity_total, "pages evicted because frames were needed")         \
-  X(evictions_idle_total, "pages evicted by idle TTL")                            \
-  X(evictions_expired_total, "pages evicted by absolute TTL")                     \
-  X(evictions_namespace_total, "pages evicted with their namespace")              \
-  X(frames_retired_total, "frames that left service")                             \
-  X(frames_limbo_total, "of these, frames that had to wait for a reader")         \
-  X(alloc_again_total, "allocations refused with QUIRE_E_AGAIN")                  \
-  X(alloc_nomem_total, "allocations refused with QUIRE_E_NOMEM")                  \
-  X(cow_copies_total, "partial pages copied on write after a fork")               \
-  X(not_ready_cuts_total, "hits cut short at a page whose writer had not passed") \
-  X(stream_waits_total, "streams made to wait for the writer of a page")          \
-  X(token_mismatches_total, "hits refused because the token ids differed")        \
-  X(leases_late_total, "leases that passed their deadline")                       \
-  X(leases_revoked_total, "revocable leases taken back")                          \
-  X(nonfinite_values_total, "NaN and infinities met by the encoders")             \
-  X(steps_total, "calls of step")                                                 \
-  X(events_recorded_total, "device events recorded")                              \
-  X(device_errors_total, "device calls that failed")                              \
-  X(reclaim_passes_total, "passes of the reclaimer")                              \
-  X(reclaim_scanned_total, "pages that these scanned")                            \
+#define QUIRE_STATS_COUNTERS(X)                                                                    \
+  X(prefix_queries_total, "tokens that acquire was asked for")                                     \
+  X(prefix_hits_total, "tokens that acquire found")                                                \
+  X(acquires_total, "calls of acquire that gave a lease")                                          \
+  X(matches_total, "calls of match")                                                               \
+  X(releases_total, "leases given back")                                                           \
+  X(pages_allocated_total, "private pages handed out")                                             \
+  X(pages_freed_total, "private pages given back, by free or release")                             \
+  X(pages_sealed_total, "pages encoded into the cache's format")                                   \
+  X(pages_unsealed_total, "pages decoded back into open ones by truncate")                         \
+  X(pages_published_total, "pages that became visible")                                            \
+  X(pages_duplicate_total, "pages that somebody else had published first")                         \
+  X(pages_unindexed_total,                                                                         \
+    "pages that publish left private: full bin, counter limit or dead parent")                     \
+  X(evictions_capacity_total, "pages evicted because frames were needed")                          \
+  X(evictions_idle_total, "pages evicted by idle TTL")                                             \
+  X(evictions_expired_total, "pages evicted by absolute TTL")                                      \
+  X(evictions_namespace_total, "pages evicted with their namespace")                               \
+  X(evictions_quota_total, "pages evicted for their namespace's own quota")                        \
+  X(pages_over_quota_total, "pages that publish left private: no room in their namespace's quota") \
+  X(frames_retired_total, "frames that left service")                                              \
+  X(frames_limbo_total, "of these, frames that had to wait for a reader")                          \
+  X(alloc_again_total, "allocations refused with QUIRE_E_AGAIN")                                   \
+  X(alloc_nomem_total, "allocations refused with QUIRE_E_NOMEM")                                   \
+  X(cow_copies_total, "partial pages copied on write after a fork")                                \
+  X(not_ready_cuts_total, "hits cut short at a page whose writer had not passed")                  \
+  X(stream_waits_total, "streams made to wait for the writer of a page")                           \
+  X(token_mismatches_total, "hits refused because the token ids differed")                         \
+  X(leases_late_total, "leases that passed their deadline")                                        \
+  X(leases_revoked_total, "revocable leases taken back")                                           \
+  X(nonfinite_values_total, "NaN and infinities met by the encoders")                              \
+  X(steps_total, "calls of step")                                                                  \
+  X(events_recorded_total, "device events recorded")                                               \
+  X(device_errors_total, "device calls that failed")                                               \
+  X(reclaim_passes_total, "passes of the reclaimer")                                               \
+  X(reclaim_scanned_total, "pages that these scanned")                                             \
   X(events_dropped_total, "page events lost because nobody polled")
 
 #define QUIRE_STATS_GAUGES(X)                                                 \
@@ -832,7 +876,8 @@ typedef enum quire_evict_reason {
   QUIRE_EVICT_CAPACITY = 1,
   QUIRE_EVICT_IDLE = 2,
   QUIRE_EVICT_EXPIRED = 3,
-  QUIRE_EVICT_NAMESPACE = 4
+  QUIRE_EVICT_NAMESPACE = 4,
+  QUIRE_EVICT_QUOTA = 5
 } quire_evict_reason;
 
 typedef struct quire_event {
@@ -886,6 +931,8 @@ QUIRE_API quire_status
 quire_segment_check(quire_segment *s); /* live checks if its process runs, else all */
 QUIRE_API quire_status quire_segment_lease_next(quire_segment *s, quire_lease *lease,
                                                 quire_lease_record *out);
+QUIRE_API quire_status quire_segment_namespace_next(quire_segment *s, uint32_t *at,
+                                                    quire_namespace_record *out);
 
 /* Frames and tokens that fit a budget, for planning; needs no cache. config: geometry, format,
  * device_bytes, open_pages. */

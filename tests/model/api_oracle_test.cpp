@@ -77,6 +77,16 @@ BOOST_AUTO_TEST_CASE(pages_that_keep_their_token_ids) {
 BOOST_AUTO_TEST_CASE(pages_that_are_kept_by_priority) {
   walk({kRanked});
 }
+BOOST_AUTO_TEST_CASE(tenants_with_quotas_and_floors) {
+  walk({kPlain, false, false, true});
+  walk({kHalf, false, false, true});
+}
+BOOST_AUTO_TEST_CASE(tenants_ranked_by_priority_and_failing_calls) {
+  walk({kRanked, false, true, true});
+}
+BOOST_AUTO_TEST_CASE(tenants_on_streams_that_lie_and_calls_that_fail) {
+  walk({kCoded, true, true, true});
+}
 BOOST_AUTO_TEST_CASE(token_ids_streams_that_lie_and_calls_that_fail) {
   walk({kVerified, true, true});
 }

@@ -7,6 +7,7 @@
 //   - which pages are gone after a call that may evict: only leaves without pins, in the order of
 //     (stamp, deepest first), up the chains, and the dead in any order; under the policy by
 //     priority (priority, stamp, deepest first), as of the beginning of the epoch  (sync_evictions)
+//     With floors, order is held to within namespaces that have none
 //   - which frame a page lies in
 //
 // A walk through the API with it is tests/model/api_oracle_test.cpp.
@@ -73,7 +74,8 @@ class ApiOracle {
   std::map<quire_page, OraclePage> published;
   std::map<quire_page, OraclePrivate> privates;
   std::map<quire_lease, OracleLease> leases;
-  std::vector<uint64_t> generations;  // by namespace
+  std::vector<uint64_t> generations;     // by namespace
+  std::vector<uint32_t> quotas, floors;  // the same; 0: none. Empty: nobody has any
   uint64_t epoch = 0;
   uint64_t now_ms = 0;
   bool by_priority = false;
@@ -132,14 +134,39 @@ class ApiOracle {
     for (const auto &[handle, page] : privates) n += page.open == open ? 1u : 0u;
     return n;
   }
-  // Pages that could go, one after the other: those without a pin in their subtree.
-  uint32_t evictable() const {
+  uint32_t pages_of(size_t space) const {
+    uint32_t n = 0;
+    for (const auto &[handle, page] : published) n += page.space == space ? 1u : 0u;
+    return n;
+  }
+  // Pages of a namespace that could go, one after the other: those without a pin in their subtree.
+  uint32_t evictable_of(size_t space) const {
+    const std::set<quire_page> pinned = pinned_pages();
+    uint32_t n = 0;
+    for (const auto &[handle, page] : published) {
+      n += page.space == space && pinned.count(handle) == 0 ? 1u : 0u;
+    }
+    return n;
+  }
+  // What an eviction for namespace `own` (kNobody: for none) could take of all.
+  static constexpr size_t kNobody = SIZE_MAX;
+  uint32_t evictable(size_t own = kNobody) const {
+    if (floors.empty()) return static_cast<uint32_t>(published.size() - pinned_pages().size());
+    uint32_t n = 0;
+    for (size_t space = 0; space < floors.size(); ++space) {
+      const uint32_t pages = pages_of(space), can = evictable_of(space);
+      const uint32_t above = pages > floors[space] ? pages - floors[space] : 0;
+      n += space == own ? can : std::min(can, above);
+    }
+    return n;
+  }
+  std::set<quire_page> pinned_pages() const {
     std::set<quire_page> pinned;
     for (const auto &[handle, page] : published) {
       if (page.references == 0) continue;
       for (quire_page p = handle; p != 0 && pinned.insert(p).second;) p = published.at(p).parent;
     }
-    return static_cast<uint32_t>(published.size() - pinned.size());
+    return pinned;
   }
 
   // After a call that may have evicted: takes the pages that are gone (`is_there` says which) out,
@@ -199,8 +226,10 @@ class ApiOracle {
   // last child, but is a leaf only after it.
   void require_turn(const OraclePage &goes, const std::set<quire_page> &gone,
                     const std::map<quire_page, Order> &freed) const {
+    if (!floors.empty() && floors[goes.space] != 0) return;
     for (const auto &[handle, page] : published) {
       if (page.references != 0 || page.children != 0 || gone.count(handle) != 0) continue;
+      if (!floors.empty() && page.space != goes.space) continue;
       if (by_priority && page.stamp == epoch) continue;
       const auto at = freed.find(handle);
       if (by_priority && at != freed.end() && !(at->second < order(goes))) continue;

@@ -88,6 +88,11 @@ ApiWalk::ApiWalk(const WalkSetup &setup, uint64_t seed)
   auto stats = sized<quire_stats>();
   expect_status(quire_stats_get(cache_, &stats), QUIRE_OK, "stats");
   oracle_.epoch = stats.epoch;
+  if (setup_.tenants) {
+    oracle_.quotas.assign(kSpaces, 0);
+    oracle_.floors.assign(kSpaces, 0);
+    for (size_t i = 0; i < kSpaces; ++i) set_limits(i, i % 2 == 0 ? 0 : 6, i == 1 ? 0 : 3);
+  }
   if (setup_.streams) {
     for (int i = 0; i < 3; ++i) streams_.push_back(device_.add_stream());
     device_.delay_events(2);
@@ -225,11 +230,13 @@ quire_status ApiWalk::called(quire_status status) {
   return status;
 }
 
-ApiWalk::Forecast ApiWalk::forecast(uint32_t sealed, uint32_t open) const {
+ApiWalk::Forecast ApiWalk::forecast(uint32_t sealed, uint32_t open, size_t own) const {
   Forecast f;
+  f.own = own;
+  for (size_t i = 0; i < oracle_.floors.size(); ++i) f.pages.push_back(oracle_.pages_of(i));
   const uint32_t free_sealed = frames_ - oracle_.held(false);
   const uint32_t free_open = open_frames_ - oracle_.held(true);
-  f.evictable = oracle_.evictable();
+  f.evictable = oracle_.evictable(own);
   f.missing = sealed > free_sealed ? sealed - free_sealed : 0;
   f.dying = oracle_.dying() != 0;
   f.feasible = f.missing <= f.evictable && open <= free_open;
@@ -248,11 +255,15 @@ bool ApiWalk::settle(const Forecast &f, quire_status status) {
   called(status);
   const uint32_t evicted = sync();
   const bool armed = disarm();
+  if (setup_.tenants) settle_tenants(f);
   if (!setup_.streams) {
     if (status == QUIRE_OK) {
-      expect(f.feasible, "a call succeeded that needs more memory than there is");
-      expect(evicted >= f.missing, "fewer pages were evicted than were missing");
-      expect(evicted == f.missing || (f.dying && f.missing > 0),
+      // Pages that have died go below a floor.
+      expect(f.feasible || (setup_.tenants && f.dying),
+             "a call succeeded that needs more memory than there is");
+      const uint32_t least = f.missing + std::min(f.over, f.replaceable);
+      expect(evicted >= least, "fewer pages were evicted than were missing");
+      expect(evicted == least || (f.dying && f.missing + f.over > 0),
              "more pages were evicted than were missing");
     } else if (f.feasible) {
       expect(armed && (status == QUIRE_E_NOMEM || status == QUIRE_E_DEVICE),
@@ -266,6 +277,17 @@ bool ApiWalk::settle(const Forecast &f, quire_status status) {
   }
   if (status != QUIRE_OK) compare();
   return status == QUIRE_OK;
+}
+
+// Nobody but who asked is below its floor for it, unless pages of it had died.
+void ApiWalk::settle_tenants(const Forecast &f) const {
+  for (size_t i = 0; i < f.pages.size(); ++i) {
+    const uint32_t now = oracle_.pages_of(i);
+    if (i == f.own || now == f.pages[i] || f.dying) continue;
+    expect(now >= oracle_.floors[i], "a namespace was taken below its floor");
+    expect(f.over == 0 || f.missing != 0 || setup_.streams,
+           "a quota took pages of another namespace");
+  }
 }
 
 void ApiWalk::arm() {
@@ -319,7 +341,8 @@ void ApiWalk::compare_stats() {
   expect(stats.evictions_capacity_total == removed_[QUIRE_EVICT_CAPACITY] &&
              stats.evictions_idle_total == removed_[QUIRE_EVICT_IDLE] &&
              stats.evictions_expired_total == removed_[QUIRE_EVICT_EXPIRED] &&
-             stats.evictions_namespace_total == removed_[QUIRE_EVICT_NAMESPACE],
+             stats.evictions_namespace_total == removed_[QUIRE_EVICT_NAMESPACE] &&
+             stats.evictions_quota_total == removed_[QUIRE_EVICT_QUOTA],
          "events of evictions, by reason");
 }
 
@@ -338,7 +361,7 @@ void ApiWalk::follow_events() {
           ++listed_[key];
           break;
         case QUIRE_EVENT_REMOVED:
-          expect(e.reason >= QUIRE_EVICT_CAPACITY && e.reason <= QUIRE_EVICT_NAMESPACE,
+          expect(e.reason >= QUIRE_EVICT_CAPACITY && e.reason <= QUIRE_EVICT_QUOTA,
                  "events: a page was removed for no reason");
           ++removed_[e.reason];
           expect(listed_.count(key) != 0, "events: a page was removed that was not stored");
@@ -359,9 +382,20 @@ void ApiWalk::follow_events() {
   expect(listed.empty(), "events: a page is gone that was not removed");
 }
 
+void ApiWalk::compare_tenants() {
+  for (size_t i = 0; i < oracle_.floors.size(); ++i) {
+    auto record = sized<quire_namespace_record>();
+    expect_status(quire_namespace_get(cache_, &roots_[i], &record), QUIRE_OK, "namespace_get");
+    expect(record.pages == oracle_.pages_of(i), "namespace_get.pages");
+    expect(record.quota == oracle_.quotas[i], "namespace_get.quota");
+    expect(record.floor == oracle_.floors[i], "namespace_get.floor");
+  }
+}
+
 void ApiWalk::compare() {
   follow_events();
   compare_stats();
+  compare_tenants();
   for (const auto &[handle, page] : oracle_.published) {
     const quire_page_record r = info(handle);
     expect(r.state == QUIRE_PAGE_PUBLISHED, "page_info.state");
@@ -417,13 +451,13 @@ void ApiWalk::enqueue_use(const std::vector<int32_t> &entries, quire_stream stre
 void ApiWalk::run(uint64_t operations) {
   using Operation = void (ApiWalk::*)();
   static constexpr std::pair<int, Operation> kPlain[] = {
-      {14, &ApiWalk::match},    {14, &ApiWalk::acquire},     {11, &ApiWalk::release},
-      {3, &ApiWalk::clone},     {3, &ApiWalk::lease_calls},  {16, &ApiWalk::alloc},
-      {6, &ApiWalk::free},      {3, &ApiWalk::seal},         {18, &ApiWalk::publish},
-      {4, &ApiWalk::look},      {1, &ApiWalk::wrong_calls},  {6, &ApiWalk::clock},
-      {3, &ApiWalk::seq_open},  {8, &ApiWalk::seq_append},   {8, &ApiWalk::seq_commit},
-      {1, &ApiWalk::seq_fork},  {2, &ApiWalk::seq_truncate}, {3, &ApiWalk::seq_look},
-      {3, &ApiWalk::seq_close}, {12, &ApiWalk::stream_calls}};
+      {14, &ApiWalk::match},    {14, &ApiWalk::acquire},      {11, &ApiWalk::release},
+      {3, &ApiWalk::clone},     {3, &ApiWalk::lease_calls},   {16, &ApiWalk::alloc},
+      {6, &ApiWalk::free},      {3, &ApiWalk::seal},          {18, &ApiWalk::publish},
+      {4, &ApiWalk::look},      {1, &ApiWalk::wrong_calls},   {6, &ApiWalk::clock},
+      {3, &ApiWalk::seq_open},  {8, &ApiWalk::seq_append},    {8, &ApiWalk::seq_commit},
+      {1, &ApiWalk::seq_fork},  {2, &ApiWalk::seq_truncate},  {3, &ApiWalk::seq_look},
+      {3, &ApiWalk::seq_close}, {12, &ApiWalk::stream_calls}, {2, &ApiWalk::tenant_settings}};
   int total = 0;
   for (const auto &[weight, operation] : kPlain) total += weight;
   for (uint64_t i = 0; i < operations; ++i) {

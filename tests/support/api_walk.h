@@ -5,6 +5,9 @@
 // says; after each failed one, and every so often, the whole state is compared (compare) and
 // quire_check is clean. A contradiction throws, with the last operations in its text.
 //
+// With tenants, each namespace has a quota or a floor from the start on, so that the library knows
+// them all; what is published, refused and evicted follows from them.
+//
 // What must be exact depends on the setup. Without streams, frames are free at once, and the walk
 // knows how many pages each call evicts. Events are polled at every comparison, so none is lost, and
 // what they told is what is there: each page that was stored and not removed, once. With streams, frames wait in limbo for the adversary: then
@@ -26,6 +29,7 @@ struct WalkSetup {
   const char *config;
   bool streams = false;
   bool failures = false;
+  bool tenants = false;  // namespaces have quotas and floors, which change; no sequences then
 };
 
 // A private page of one or more sequences.
@@ -61,6 +65,10 @@ class ApiWalk {
     uint32_t missing = 0;  // sealed frames that must be evicted for
     bool dying = false;
     uint32_t evictable = 0;
+    size_t own = ApiOracle::kNobody;
+    std::vector<uint32_t> pages;  // of each namespace, with tenants
+    uint32_t over = 0;            // pages that the namespace's quota has no room for
+    uint32_t replaceable = 0;     // of its own
   };
 
   // What the walk draws from.
@@ -77,16 +85,22 @@ class ApiWalk {
 
   // Holding the library to it.
   quire_status called(quire_status status);  // counts; a failure has a sentence
-  Forecast forecast(uint32_t sealed, uint32_t open) const;
+  // own: the namespace that the call is for, where the library knows it.
+  Forecast forecast(uint32_t sealed, uint32_t open, size_t own = ApiOracle::kNobody) const;
+  void settle_tenants(const Forecast &f) const;
+  size_t space_of(quire_lease lease) const {
+    return setup_.tenants && lease != 0 ? oracle_.leases.at(lease).space : ApiOracle::kNobody;
+  }
   // Evictions are taken over; the status is judged. True: the call succeeded.
   bool settle(const Forecast &f, quire_status status);
   uint32_t sync();
-  void expect(bool good, const char *what);
+  static void expect(bool good, const char *what);
   void expect_status(quire_status got, quire_status want, const char *what);
   void arm();
   bool disarm();  // whether a failure was armed
   void compare();
   void compare_stats();
+  void compare_tenants();
   void follow_events();
   void fresh_frame(int32_t entry, quire_stream stream);
   void enqueue_use(const std::vector<int32_t> &entries, quire_stream stream);
@@ -107,6 +121,8 @@ class ApiWalk {
                     const quire_publish_options &options, const quire_publish_result &result);
   void look();
   void evict_namespace();
+  void tenant_settings();
+  void set_limits(size_t space, uint32_t quota, uint32_t floor);
   void wrong_calls();
   void clock();
   void stream_calls();
@@ -151,7 +167,7 @@ class ApiWalk {
   bool verifies_ = false;
   uint64_t mismatches_ = 0;
   std::map<std::pair<uint64_t, uint64_t>, uint32_t> listed_;  // keys, by what events told
-  uint64_t last_event_ = 0, late_ = 0, removed_[5] = {};
+  uint64_t last_event_ = 0, late_ = 0, removed_[6] = {};
   std::deque<std::string> history_;
   uint32_t page_tokens_ = 16;
   bool has_open_ = false;

@@ -180,7 +180,7 @@ void ApiWalk::alloc() {
   const bool open = has_open_ && options.flags == 0;
   const uint32_t n = chance(8) ? frames_ + 1 : below(5);
   std::vector<quire_page> pages(n + 1);
-  const Forecast f = forecast(open ? 0 : n, open ? n : 0);
+  const Forecast f = forecast(open ? 0 : n, open ? n : 0, space_of(options.lease));
   arm();
   const quire_status status = quire_alloc(
       cache_, n,
@@ -235,13 +235,15 @@ void ApiWalk::free() {
 void ApiWalk::seal() {
   std::vector<quire_page> pages;
   uint32_t open = 0;
+  size_t own = ApiOracle::kNobody;
   for (const auto &[handle, page] : oracle_.privates) {
     if (!chance(64)) continue;
+    if (page.lease != 0) own = space_of(page.lease);
     pages.push_back(handle);
     open += page.open ? 1u : 0u;
   }
   const quire_stream stream = some_stream();
-  const Forecast f = forecast(open, 0);
+  const Forecast f = forecast(open, 0, own);
   arm();
   const quire_status status =
       quire_seal(cache_, pages.data(), static_cast<uint32_t>(pages.size()), stream);
@@ -311,7 +313,13 @@ void ApiWalk::publish() {
   }
   uint32_t open = 0;
   for (const quire_page page : own) open += oracle_.privates.at(page).open ? 1u : 0u;
-  const Forecast f = forecast(open, 0);
+  Forecast f = forecast(open, 0, space_of(lease));
+  if (setup_.tenants && oracle_.quotas[l.space] != 0) {
+    const uint64_t wanted = f.pages[l.space] + own.size();
+    const uint32_t quota = oracle_.quotas[l.space];
+    f.over = wanted > quota && !own.empty() ? static_cast<uint32_t>(wanted - quota) : 0;
+    f.replaceable = oracle_.evictable_of(l.space);
+  }
   auto result = sized<quire_publish_result>();
   std::vector<quire_page> after = pages;
   if (want == QUIRE_OK) arm();
@@ -359,6 +367,11 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
     }
   }
   uint32_t published = 0, duplicate = 0, replaced = 0;
+  uint32_t room = UINT32_MAX;
+  if (setup_.tenants && oracle_.quotas[l.space] != 0) {
+    const uint32_t quota = oracle_.quotas[l.space], there = oracle_.pages_of(l.space);
+    room = quota > there ? quota - there : 0;
+  }
   for (size_t i = length; i < before.size(); ++i) {
     const quire_page parent = l.chain.empty() ? 0 : l.chain.back();
     if (parent != 0 && !oracle_.alive(oracle_.published.at(parent))) break;
@@ -369,6 +382,7 @@ void ApiWalk::publish_done(quire_lease lease, const std::vector<uint32_t> &path,
       ++mismatches_;
       break;
     }
+    if (tail == 0 && published - duplicate == room) break;
     if (tail == 0) {
       OraclePage page = fresh;
       // Whoever sealed it wrote last.
@@ -486,6 +500,39 @@ void ApiWalk::evict_namespace() {
   expect_status(quire_evict(cache_, &roots_[space]), QUIRE_OK, "evict");
   if (known) ++oracle_.generations[space];
   compare();
+}
+
+void ApiWalk::set_limits(size_t space, uint32_t quota, uint32_t floor) {
+  auto settings = sized<quire_namespace>();
+  settings.quota = quota;
+  settings.floor = floor;
+  uint32_t floors = floor;
+  for (size_t i = 0; i < oracle_.floors.size(); ++i) floors += i == space ? 0 : oracle_.floors[i];
+  quire_status want = QUIRE_OK;
+  if (quota != 0 && floor > quota) {
+    want = QUIRE_E_INVALID;
+  } else if (floors > frames_ && floor > oracle_.floors[space]) {
+    want = QUIRE_E_NOMEM;
+  }
+  const uint32_t pages = oracle_.pages_of(space);
+  const uint32_t over = quota != 0 && pages > quota ? pages - quota : 0;
+  const uint32_t replaceable = oracle_.evictable_of(space);
+  note("limits of namespace %zu: quota %u, floor %u", space, quota, floor);
+  expect_status(quire_namespace_set(cache_, &roots_[space], &settings), want, "namespace_set");
+  if (want != QUIRE_OK) return compare();
+  oracle_.quotas[space] = quota;
+  oracle_.floors[space] = floor;
+  expect(sync() == std::min(over, replaceable), "a lower quota took too few pages, or too many");
+}
+
+void ApiWalk::tenant_settings() {
+  if (!setup_.tenants) return;
+  const size_t space = below(static_cast<uint32_t>(roots_.size()));
+  // One has a floor at all times: leases that are taken without any do not know their namespace.
+  const uint32_t floor = space == 0 ? 1 + below(frames_ / 3) : chance(128) ? below(frames_ / 3) : 0;
+  // One of the two at least: a namespace without settings may be recycled, and is then unknown.
+  const uint32_t quota = floor == 0 || chance(128) ? 1 + below(frames_ / 2) : 0;
+  set_limits(space, quota, floor);
 }
 
 // ---- time and streams

@@ -70,6 +70,7 @@ void ApiWalk::check_sequence(quire_seq seq) {
 }
 
 void ApiWalk::seq_open() {
+  if (setup_.tenants) return;
   const size_t space = below(static_cast<uint32_t>(roots_.size()));
   const auto path = draw_path(4);
   auto tokens = tokens_of(path);

@@ -112,7 +112,9 @@ BOOST_FIXTURE_TEST_CASE(counters_that_do_not_add_up_are_found, Fixture) {
   tables.pages[parent].meta.fetch_add(M::kChildUnit);
   tables.spaces.add_pages(d.space.load(), 1);
   violated("namespace");
-  tables.spaces.drop_page(d.space.load());
+  tables.spaces.drop_pages(d.space.load(), 1);
+  violated("namespace");
+  BOOST_TEST(tables.spaces.claim(d.space.load(), 1) == 1U);
   with(slot(0).pages, 3u, "does not end a chain");
   with(slot(2).private_pages, 2u, "private pages");
   with(slot(2).private_pages, 4u, "private pages");
