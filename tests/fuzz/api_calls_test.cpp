@@ -207,8 +207,15 @@ class Walk {
     quire_key out[kLongest];
     auto settings = sized<quire_namespace>(random_);
     settings.zero = random_.below(3);
-    settings.quota = random_.chance(8) ? random_.number() : 0;
-    switch (random_.below(5)) {
+    settings.quota = random_.chance(8)    ? random_.number()
+                     : random_.chance(64) ? random_.below(8)
+                                          : 0;
+    settings.floor = random_.chance(8)    ? random_.number()
+                     : random_.chance(64) ? random_.below(4)
+                                          : 0;
+    auto record = sized<quire_namespace_record>(random_);
+    uint32_t at = random_.chance(64) ? random_.number32() : 0;
+    switch (random_.below(7)) {
       case 0:
         called(quire_match(cache_, &prefix, &hit), "match");
         break;
@@ -219,6 +226,12 @@ class Walk {
         break;
       case 2:
         called(quire_namespace_set(cache_, &root_, &settings), "namespace_set");
+        break;
+      case 5:
+        called(quire_namespace_get(cache_, &root_, &record), "namespace_get");
+        break;
+      case 6:
+        called(quire_namespace_next(cache_, &at, &record), "namespace_next");
         break;
       case 3:
         if (random_.chance(64)) called(quire_evict(cache_, &root_), "evict");

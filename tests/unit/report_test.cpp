@@ -198,6 +198,32 @@ BOOST_FIXTURE_TEST_CASE(json_has_every_counter_and_gauge_with_the_structs_value,
   BOOST_TEST(hits.at("max").get<uint64_t>() == 3U);
 }
 
+BOOST_FIXTURE_TEST_CASE(namespaces_are_told_with_their_pages_and_limits, Fixture) {
+  const quire_field field = {QUIRE_FIELD_MODEL, 4, "test"};
+  quire_key root;
+  must(quire_root_key(cache, &field, 1, &root));
+  quire_namespace settings;
+  QUIRE_INIT(&settings);
+  settings.quota = 20;
+  settings.floor = 4;
+  must(quire_namespace_set(cache, &root, &settings));
+  const json rows = report().at("namespaces");
+  BOOST_REQUIRE(rows.size() == 1U);
+  BOOST_TEST(rows[0].at("pages") == 8U);
+  BOOST_TEST(rows[0].at("quota") == 20U);
+  BOOST_TEST(rows[0].at("floor") == 4U);
+  BOOST_TEST(rows[0].at("zero") == 0U);
+  const auto name = rows[0].at("namespace").get<std::string>();
+  BOOST_TEST(name.size() == 32U);
+  const std::string text = prometheus();
+  BOOST_TEST(text.find("quire_namespace_pages{namespace=\"" + name + "\"} 8\n") !=
+             std::string::npos);
+  BOOST_TEST(text.find("quire_namespace_quota_pages{namespace=\"" + name + "\"} 20\n") !=
+             std::string::npos);
+  settings.quota = settings.floor = 0;
+  must(quire_namespace_set(cache, &root, &settings));
+}
+
 BOOST_FIXTURE_TEST_CASE(json_groups_leases_by_owner_most_first, Fixture) {
   const json owners = report().at("leases_by_owner");
   BOOST_REQUIRE(owners.size() == 3U);

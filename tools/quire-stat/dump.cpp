@@ -69,6 +69,7 @@ std::string counters(const quire_stats &s) {
                          {"given back", count(s.pages_freed_total)},
                          {"found published", count(s.pages_duplicate_total)},
                          {"left unindexed", count(s.pages_unindexed_total)},
+                         {"left over quota", count(s.pages_over_quota_total)},
                          {"copied on write", count(s.cow_copies_total)},
                          {"unsealed", count(s.pages_unsealed_total)}});
   out += group("Lookups", {{"acquires", count(s.acquires_total)},
@@ -83,6 +84,7 @@ std::string counters(const quire_stats &s) {
                              {"unused too long", count(s.evictions_idle_total)},
                              {"expired", count(s.evictions_expired_total)},
                              {"namespace evicted", count(s.evictions_namespace_total)},
+                             {"over their quota", count(s.evictions_quota_total)},
                              {"reclaim passes", count(s.reclaim_passes_total)},
                              {"pages scanned", brief(s.reclaim_scanned_total)}});
   out += group("Engine", {{"epoch", count(s.epoch)},
@@ -143,6 +145,24 @@ std::string owners(const json &report, size_t most) {
   return out + "\n";
 }
 
+std::string namespaces(const json &report, size_t most) {
+  const json &rows = report.at("namespaces");
+  if (rows.empty()) return {};
+  std::string out = fmt::format("{:<36}{:>12}{:>12}{:>12}{:>7}\n", "Namespaces", "pages", "quota",
+                                "floor", "zero");
+  const auto limit = [](const json &n) {
+    return n.get<uint64_t>() == 0 ? std::string("none") : count(n.get<uint64_t>());
+  };
+  for (size_t i = 0; i < rows.size() && i < most; ++i) {
+    const json &row = rows[i];
+    out += fmt::format("  {:<34}{:>12}{:>12}{:>12}{:>7}\n", row.at("namespace").get<std::string>(),
+                       count(row.at("pages").get<uint64_t>()), limit(row.at("quota")),
+                       limit(row.at("floor")), row.at("zero") == 0 ? "no" : "yes");
+  }
+  if (rows.size() > most) out += fmt::format("  and {} more\n", rows.size() - most);
+  return out + "\n";
+}
+
 std::string readers(const json &report, size_t most) {
   const json &rows = report.at("readers");
   if (rows.empty()) return {};
@@ -182,7 +202,7 @@ std::string dump_text(const Segment &segment) {
   const quire_stats s = segment.stats();
   const json report = json::parse(segment.json());
   std::string out = headline(segment) + gauges(s) + frames(s) + counters(s) + histograms(report) +
-                    owners(report, 5) + readers(report, 5);
+                    owners(report, 5) + namespaces(report, 5) + readers(report, 5);
   out.pop_back();  // the blank line of the last part
   return out;
 }
