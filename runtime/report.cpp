@@ -150,7 +150,7 @@ void write_root(const quire_key &root, Text *text) noexcept {
 }
 
 void json_spaces(const SpaceReport &spaces, Text *text) noexcept {
-  *text << "\"namespaces\": [";
+  *text << "\"pages_by_namespace\": [";
   for (uint32_t i = 0; i < spaces.spaces; ++i) {
     const quire_namespace_record &row = spaces.space[i];
     *text << (i == 0 ? "\n    {\"namespace\": " : ",\n    {\"namespace\": ");

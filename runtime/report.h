@@ -9,7 +9,7 @@
 //   version, segment, pid, format, every counter, every gauge, the two ratios,
 //   histograms: {name: {count, sum, p50, p90, p99, max}},
 //   leases_by_owner: [{owner, leases, late, pages, private_pages, oldest_ms}], most leases first,
-//   namespaces: [{namespace, pages, quota, floor, zero}], most pages first
+//   pages_by_namespace: [{namespace, pages, quota, floor, zero}], most pages first
 //   readers: [{reader, lag}]: every stream and the oldest guard, farthest behind first
 // Prometheus text has the same under quire_*, with histograms as cumulative buckets whose bounds
 // are 2^k - 1 (values are whole, so no bound cuts one of our buckets), and all that one metric has

@@ -3,11 +3,11 @@
 // A counter is kShards words, each on its shard's own cache lines; a thread adds to the shard of
 // its number, so that two cores do not pull one line to and fro. A histogram is as
 // many rows of buckets, log-linear: values below 8 have a bucket each, above that every power of two is
-// cut into 8, so a bucket is at most an eighth of its value wide, over all of uint64_t, in 496
-// words.
+// cut into 8, so a bucket is at most an eighth of its value wide, up to 2^40, in 304 words. That is
+// 35 years of epochs of a millisecond; what is more stands in the last bucket.
 //
 //   bucket(v) = v                                 v < 8
-//             = 8 * (e + 1) + ((v >> e) & 7)      else, e = floor(log2 v) - 3
+//             = 8 * (e + 1) + ((v >> e) & 7)      v < 2^40, e = floor(log2 v) - 3
 //
 // Invariants (tests assert them)
 //   total(c)            == the sum of what was added, once the adders are done
@@ -68,7 +68,8 @@ class Stats {
  public:
   static constexpr size_t kAlignment = kCacheLine;
   static constexpr uint32_t kShards = 16;
-  static constexpr uint32_t kBuckets = 8 + 61 * 8;
+  static constexpr uint64_t kMost = (uint64_t{1} << 40) - 1;  // values above it count as it
+  static constexpr uint32_t kBuckets = 8 + 37 * 8;
   using Buckets = std::array<uint64_t, kBuckets>;
 
   static size_t bytes() noexcept { return sizeof(Memory); }
@@ -100,10 +101,11 @@ class Stats {
 
   static constexpr uint32_t bucket(uint64_t value) noexcept {
     if (value < 8) return static_cast<uint32_t>(value);
+    if (value > kMost) value = kMost;
     const auto e = static_cast<uint32_t>(std::bit_width(value)) - 4;
     return 8 * (e + 1) + static_cast<uint32_t>(value >> e & 7);
   }
-  // The least value of a bucket; that of bucket kBuckets, 2^64, does not fit and is UINT64_MAX.
+  // The least value of a bucket; the last one has no end, and that of bucket kBuckets is UINT64_MAX.
   static constexpr uint64_t lowest(uint32_t bucket) noexcept {
     if (bucket < 8) return bucket;
     if (bucket >= kBuckets) return UINT64_MAX;

@@ -200,9 +200,6 @@ BOOST_AUTO_TEST_CASE(unsupported) {
     BOOST_TEST(info.device == uint32_t{QUIRE_DEVICE_CPU});
     BOOST_TEST(quire_close(cache) == QUIRE_OK);
   }
-  auto settings = sized_struct<quire_namespace>();
-  settings.quota = 5;
-  QUIRE_FAILS(quire_namespace_set(f.cache, &f.root, &settings), QUIRE_E_UNSUPPORTED);
 }
 
 // A newer program asks an older library for what that does not know.

@@ -207,7 +207,7 @@ BOOST_FIXTURE_TEST_CASE(namespaces_are_told_with_their_pages_and_limits, Fixture
   settings.quota = 20;
   settings.floor = 4;
   must(quire_namespace_set(cache, &root, &settings));
-  const json rows = report().at("namespaces");
+  const json rows = report().at("pages_by_namespace");
   BOOST_REQUIRE(rows.size() == 1U);
   BOOST_TEST(rows[0].at("pages") == 8U);
   BOOST_TEST(rows[0].at("quota") == 20U);

@@ -146,7 +146,7 @@ std::string owners(const json &report, size_t most) {
 }
 
 std::string namespaces(const json &report, size_t most) {
-  const json &rows = report.at("namespaces");
+  const json &rows = report.at("pages_by_namespace");
   if (rows.empty()) return {};
   std::string out = fmt::format("{:<36}{:>12}{:>12}{:>12}{:>7}\n", "Namespaces", "pages", "quota",
                                 "floor", "zero");
