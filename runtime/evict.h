@@ -57,7 +57,7 @@ struct EvictBatch {
 // Namespaces at their floor, by the low byte of their numbers.
 struct Shield {
   enum How : uint8_t {
-    kNone = 0,  // no page of such a namespace is passed over
+    kOpen = 0,  // no page of such a namespace is passed over
     kAll = 1,   // every one is
     kSome = 2,  // of some of these namespaces: EvictSink::is_shielded() knows
   };

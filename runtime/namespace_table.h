@@ -288,7 +288,7 @@ class NamespaceTable {
       ++(at ? at_floor_of : above)[i % 256];
     }
     for (uint32_t b = 0; b < 256; ++b) {
-      out->of_byte[b] = at_floor_of[b] == 0 ? Shield::kNone
+      out->of_byte[b] = at_floor_of[b] == 0 ? Shield::kOpen
                         : above[b] == 0     ? Shield::kAll
                                             : Shield::kSome;
     }

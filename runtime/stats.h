@@ -105,10 +105,10 @@ class Stats {
     const auto e = static_cast<uint32_t>(std::bit_width(value)) - 4;
     return 8 * (e + 1) + static_cast<uint32_t>(value >> e & 7);
   }
-  // The least value of a bucket; the last one has no end, and that of bucket kBuckets is UINT64_MAX.
+  // The least value of a bucket, and of bucket kBuckets kMost + 1.
   static constexpr uint64_t lowest(uint32_t bucket) noexcept {
     if (bucket < 8) return bucket;
-    if (bucket >= kBuckets) return UINT64_MAX;
+    if (bucket > kBuckets) bucket = kBuckets;
     return uint64_t{8 + bucket % 8} << (bucket / 8 - 1);
   }
   static uint64_t quantile_of(const Buckets &counts, double q) noexcept;
