@@ -603,43 +603,33 @@ BOOST_AUTO_TEST_CASE(pages_are_what_they_seem_in_every_order) {
 // Promise 6: whoever finds, publishes, releases or evicts stops before any of its atomics, for ever;
 // another one finds, publishes and evicts to the end, within a bounded number of steps.
 BOOST_AUTO_TEST_CASE(a_thread_stopped_before_any_atomic_stops_nobody) {
-  uint64_t executions = 0, longest = 0, stops = 0;
+  Stops stops;
   for (int what = 0; what < 4; ++what) {
-    bool stopped_early = true;
-    for (uint64_t n = 0; stopped_early; ++n) {
-      stopped_early = false;
-      executions += explore(Bounds{1, 0}, [&](Scheduler &s) {
-        Pages world(4);
-        const uint32_t page = world.publish(0);
-        world.publish(3);
-        const uint32_t stopped = s.spawn([&] {
-          if (what == 0) world.find(0);
-          if (what == 1) world.publish(1);
-          if (what == 2) world.evict(page);
-          if (what == 3) world.publish(0);
-        });
-        const uint32_t other = s.spawn([&] {
-          world.find(0);
-          const uint32_t mine = world.publish(2);
-          require(mine != kNone && world.find(2) == mine, "not published");
-          require(world.evict(mine), "not evicted");
-          require(world.publish(0) != kNone, "a page and a slot are free, and not given");
-          require(world.find(3) != kNone, "missed a key that is there");
-        });
-        s.stop(stopped, n);
-        s.run();
-        world.check_conservation();
-        longest = std::max(longest, s.steps(other));
-        stopped_early |= s.steps(stopped) > n;
+    stop_everywhere(Bounds{1, 0}, &stops, [&](Scheduler &s, const auto &go) {
+      Pages world(4);
+      const uint32_t page = world.publish(0);
+      world.publish(3);
+      const uint32_t stopped = s.spawn([&] {
+        if (what == 0) world.find(0);
+        if (what == 1) world.publish(1);
+        if (what == 2) world.evict(page);
+        if (what == 3) world.publish(0);
       });
-      stops += stopped_early;
-    }
+      const uint32_t other = s.spawn([&] {
+        world.find(0);
+        const uint32_t mine = world.publish(2);
+        require(mine != kNone && world.find(2) == mine, "not published");
+        require(world.evict(mine), "not evicted");
+        require(world.publish(0) != kNone, "a page and a slot are free, and not given");
+        require(world.find(3) != kNone, "missed a key that is there");
+      });
+      go(stopped, other);
+      world.check_conservation();
+    });
   }
-  std::printf("%llu executions, stopped at %llu places; the other one took at most %llu steps\n",
-              static_cast<unsigned long long>(executions), static_cast<unsigned long long>(stops),
-              static_cast<unsigned long long>(longest));
-  BOOST_TEST(stops > 100U);
-  BOOST_TEST(longest < 600U);
+  print(stops);
+  BOOST_TEST(stops.places > 100U);
+  BOOST_TEST(stops.longest < 600U);
 }
 
 BOOST_AUTO_TEST_CASE(weaker_page_tables_and_indexes_are_caught) {

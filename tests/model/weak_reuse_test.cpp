@@ -456,41 +456,40 @@ BOOST_AUTO_TEST_CASE(promise_1_no_frame_is_written_before_its_last_reader_has_pa
   BOOST_TEST(prove(cases()) > 1000U);
 }
 
-// Promise 6, for limbo: whoever drains, pushes or takes stops before any of its atomics; others push
-// and drain to the end, each within a bounded number of steps. What the stopped one held in its hands
-// is lost to the others, and nothing else.
+// Promise 6, for limbo and streams: whoever drains, pushes, takes, adds a stream or removes one stops
+// before any of its atomics; others push and drain to the end, each within a bounded number of steps.
+// What the stopped one held in its hands is lost to the others, and nothing else.
 BOOST_AUTO_TEST_CASE(a_thread_stopped_before_any_atomic_stops_nobody) {
-  uint64_t executions = 0, longest = 0;
-  for (int what = 0; what < 3; ++what) {
-    for (uint64_t n = 0; n < 24; ++n) {
-      executions += explore(Bounds{1, 0}, [&](Scheduler &s) {
-        World world(1);
-        world.use(0, 0);
-        world.device.run(0, 1);
-        const uint32_t stopped = s.spawn([&] {
-          if (what == 0) world.evict(0);
-          if (what == 1) world.step();
-          uint32_t frame = kNone;
-          if (what == 2) world.limbo.take(1, 5, &frame, world.give_back());
-        });
-        const uint32_t other = s.spawn([&] {
-          for (int i = 0; i < 2; ++i) {
-            world.use(0, 1);
-            world.step();
-          }
-          world.evict(1);
-        });
-        s.stop(stopped, n);
-        s.run();
-        require(!world.violated, "a frame was written before its last reader had passed");
-        longest = std::max(longest, s.steps(other));
+  Stops stops;
+  for (int what = 0; what < 5; ++what) {
+    stop_everywhere(Bounds{1, 0}, &stops, [&](Scheduler &s, const auto &go) {
+      World world(what == 4 ? 2 : 1);
+      world.use(0, 0);
+      world.device.run(0, 1);
+      const uint32_t stopped = s.spawn([&] {
+        if (what == 0) world.evict(0);
+        if (what == 1) world.step();
+        uint32_t frame = kNone;
+        if (what == 2) world.limbo.take(1, 5, &frame, world.give_back());
+        Status status = Status::kOk;
+        if (what == 3) status = world.streams.add(WeakDevice::stream(1), 0, 0, &world.slot[1]);
+        if (what == 4) status = world.streams.remove(WeakDevice::stream(1));
+        require(status == Status::kOk || status == Status::kBusy, "refused");
       });
-    }
+      const uint32_t other = s.spawn([&] {
+        for (int i = 0; i < 2; ++i) {
+          world.use(0, 1);
+          world.step();
+        }
+        world.evict(1);
+      });
+      go(stopped, other);
+      require(!world.violated, "a frame was written before its last reader had passed");
+    });
   }
-  std::printf("%llu executions; the other thread took at most %llu steps\n",
-              static_cast<unsigned long long>(executions),
-              static_cast<unsigned long long>(longest));
-  BOOST_TEST(longest < 400U);
+  print(stops);
+  BOOST_TEST(stops.places > 100U);
+  BOOST_TEST(stops.longest < 400U);
 }
 
 BOOST_AUTO_TEST_CASE(weaker_reuse_is_caught) {

@@ -256,45 +256,38 @@ BOOST_AUTO_TEST_CASE(slots_have_one_verb_and_records_one_reader) {
 
 // Promise 6: a verb stopped inside a slot keeps that slot; a push or poll its place in the ring.
 BOOST_AUTO_TEST_CASE(a_thread_stopped_before_any_atomic_stops_nobody) {
-  uint64_t executions = 0, longest = 0;
-  for (uint64_t n = 0; n < 20; ++n) {
-    executions += explore(Bounds{2, 0}, [&](Scheduler &s) {
-      SlotWorld world(2, 3);
-      const uint32_t stopped = s.spawn([&] {
-        Handle handle;
-        if (world.open(&handle)) static_cast<void>(world.use(handle, true));
-      });
-      const uint32_t other = s.spawn([&] {
-        Handle handle;
-        require(world.open(&handle), "a slot is free, and not given");
-        require(world.use(handle, false) == Status::kOk, "its own slot is busy");
-        require(world.use(handle, true) == Status::kOk, "its own slot is busy");
-      });
-      s.stop(stopped, n);
-      s.run();
-      longest = std::max(longest, s.steps(other));
+  Stops stops;
+  stop_everywhere(Bounds{2, 0}, &stops, [&](Scheduler &s, const auto &go) {
+    SlotWorld world(2, 3);
+    const uint32_t stopped = s.spawn([&] {
+      Handle handle;
+      if (world.open(&handle)) static_cast<void>(world.use(handle, true));
     });
-    executions += explore(Bounds{2, 0}, [&](Scheduler &s) {
-      RingWorld world;
-      const uint32_t stopped = s.spawn([&] {
-        world.push(1);
+    const uint32_t other = s.spawn([&] {
+      Handle handle;
+      require(world.open(&handle), "a slot is free, and not given");
+      require(world.use(handle, false) == Status::kOk, "its own slot is busy");
+      require(world.use(handle, true) == Status::kOk, "its own slot is busy");
+    });
+    go(stopped, other);
+  });
+  stop_everywhere(Bounds{2, 0}, &stops, [&](Scheduler &s, const auto &go) {
+    RingWorld world;
+    const uint32_t stopped = s.spawn([&] {
+      world.push(1);
+      world.poll();
+    });
+    const uint32_t other = s.spawn([&] {
+      for (uint64_t i = 0; i < 3; ++i) {
+        world.push(i);
         world.poll();
-      });
-      const uint32_t other = s.spawn([&] {
-        for (uint64_t i = 0; i < 3; ++i) {
-          world.push(i);
-          world.poll();
-        }
-      });
-      s.stop(stopped, n);
-      s.run();
-      longest = std::max(longest, s.steps(other));
+      }
     });
-  }
-  std::printf("%llu executions; the others took at most %llu steps\n",
-              static_cast<unsigned long long>(executions),
-              static_cast<unsigned long long>(longest));
-  BOOST_TEST(longest < 100U);
+    go(stopped, other);
+  });
+  print(stops);
+  BOOST_TEST(stops.places > 20U);
+  BOOST_TEST(stops.longest < 100U);
 }
 
 BOOST_AUTO_TEST_CASE(weaker_tables_are_caught) {

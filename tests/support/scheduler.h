@@ -19,6 +19,8 @@
 //                           A preemption is a switch from a thread that could have gone on
 //   s.stop(thread, n)       the thread never gets beyond its n-th atomic: what others do must not
 //                           depend on it. Its stack is dropped, so it should own no heap memory
+//   stop_everywhere(b, f)   the same before its first atomic, its second, ... to its last one, each in
+//                           every execution within the bounds
 //
 // A failed seed is printed with the trace (thread, operation, address, value), and run alone with
 // QUIRE_SEED=<seed>; QUIRE_SEEDS=<n> changes how many are tried. Sanitizer builds run a tenth of
@@ -514,6 +516,37 @@ uint64_t explore(Bounds bounds, const Case &one_case, uint64_t most = UINT64_MAX
 template <class Case>
 uint64_t explore(uint32_t preemptions, const Case &one_case) {
   return explore(Bounds{preemptions, 0}, one_case);
+}
+
+struct Stops {
+  uint64_t executions = 0;
+  uint64_t places = 0;   // at which a thread was stopped
+  uint64_t longest = 0;  // steps that the other one took to its end
+};
+
+// one_case(scheduler, go) sets up, spawns, calls go(stopped, other) once, which runs all, and judges
+// what must hold although the first never went on. Adds to *stops.
+template <class Case>
+void stop_everywhere(Bounds bounds, Stops *stops, const Case &one_case) {
+  bool stopped_early = true;
+  for (uint64_t n = 0; stopped_early; ++n) {
+    stopped_early = false;
+    stops->executions += explore(bounds, [&](Scheduler &s) {
+      one_case(s, [&](uint32_t stopped, uint32_t other) {
+        s.stop(stopped, n);
+        s.run();
+        stopped_early |= s.steps(stopped) > n;
+        stops->longest = std::max<uint64_t>(stops->longest, s.steps(other));
+      });
+    });
+    stops->places += stopped_early ? 1U : 0U;
+  }
+}
+inline void print(const Stops &stops) {
+  std::printf("%llu executions, stopped at %llu places; the other one took at most %llu steps\n",
+              static_cast<unsigned long long>(stops.executions),
+              static_cast<unsigned long long>(stops.places),
+              static_cast<unsigned long long>(stops.longest));
 }
 
 // Runs body(seed) for so many seeds, and returns how many; the first that throws is named, with its
