@@ -3,8 +3,11 @@
 //
 // A lookup is quire_acquire of a cached prefix of 16 pages with its handles, and quire_release; one
 // each 20 us a caller, measured from the time at which it was due (latency.h). Half of the threads
-// that the run may use are callers, the others are fire; on a machine with fewer cores than that
-// the kernel's scheduler is part of the figure, quiet and under fire alike.
+// that the run may use are callers, the others are fire. Where cores are fewer than threads, or busy
+// with other things, the kernel's scheduler is part of the figure: so a third kind of segment takes
+// turns with the two, in which as many threads as there are under fire only burn processor time and
+// touch neither the cache nor memory. What is above quiet there is the scheduler's (and the
+// processor's, for clocks and shared units), not Quire's.
 //
 // The chains that are looked up have a lease each, so that every lookup hits.
 //
@@ -188,7 +191,7 @@ class Fire {
 };
 
 constexpr std::pair<const char *, double> kQuantiles[] = {
-    {"p50", 0.5}, {"p99", 0.99}, {"p99.9", 0.999}, {"p99.99", 0.9999}};
+    {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"p99.99", 0.9999}};
 
 // Quantiles are taken of each segment, and then their median over the rounds: a machine that stops
 // everything for a moment spoils one round of one side, not the comparison. The worst call of all
@@ -214,7 +217,7 @@ struct Side {
 };
 
 struct Sides {
-  Side quiet, fire;
+  Side quiet, burning, fire;
   uint64_t evicted = 0;  // under fire
   double fire_ns = 0;
 };
@@ -226,8 +229,13 @@ Schedule schedule_of(const Context &context) {
   return schedule;
 }
 
-// prepare() comes before each segment, begin() and end() around those under fire.
-Sides take_turns(const Context &context, World &world, bool one_chain,
+unsigned fire_threads(const Context &context) {
+  return std::max(1u, context.threads - schedule_of(context).callers);
+}
+
+// prepare() comes before each segment, begin() and end() around those under fire. burners: threads
+// that fire takes, for the segments that only burn.
+Sides take_turns(const Context &context, World &world, bool one_chain, unsigned burners,
                  const std::function<void()> &prepare, const std::function<void()> &begin,
                  const std::function<void()> &end) {
   const Schedule schedule = schedule_of(context);
@@ -235,17 +243,25 @@ Sides take_turns(const Context &context, World &world, bool one_chain,
   const auto call = [&](unsigned caller, uint64_t i) {
     world.look_up(one_chain ? 0 : static_cast<uint32_t>((i * 97 + caller * 31) % kHot));
   };
+  Fire burning(burners, [](unsigned, Random &random) {
+    uint64_t sum = 0;
+    for (int i = 0; i < 1000; ++i) sum += random();
+    do_not_optimize(sum);
+  });
   for (unsigned round = 0; round <= context.rounds; ++round) {
-    for (unsigned turn = 0; turn < 2; ++turn) {
-      const bool under_fire = (turn + round) % 2 == 1;
+    for (unsigned turn = 0; turn < 3; ++turn) {
+      const unsigned kind = (turn + round) % 3;  // quiet, burning, under fire
+      const bool under_fire = kind == 2;
       prepare();
       const uint64_t evicted = world.evictions();
       const Stopwatch watch;
       if (under_fire) begin();
+      if (kind == 1) burning.begin();
       const LatencyHistogram took = run_callers(schedule, call);
+      if (kind == 1) burning.end();
       if (under_fire) end();
       if (round == 0) continue;
-      (under_fire ? sides.fire : sides.quiet).add(took);
+      (kind == 0 ? sides.quiet : kind == 1 ? sides.burning : sides.fire).add(took);
       if (!under_fire) continue;
       sides.evicted += world.evictions() - evicted;
       sides.fire_ns += watch.ns();
@@ -264,7 +280,10 @@ std::vector<Row> rows_of(const World &world, const Context &context, const Sides
     row.goal = report_lower();
     row.value = sides.fire.measure(i);
     // Half as good as quiet is within twice.
-    row.peers = {Peer{"quiet", sides.quiet.measure(i), kQuantiles[i].second == 0.999 ? 0.5 : 0}};
+    row.peers = {Peer{"quiet", sides.quiet.measure(i), kQuantiles[i].second == 0.999 ? 0.5 : 0},
+                 Peer{"beside threads that only burn", sides.burning.measure(i)}};
+    row.quantile = kQuantiles[i].second;
+    row.series = what;
     rows.push_back(std::move(row));
   }
   const double seconds = sides.fire_ns * 1e-9;
@@ -272,7 +291,8 @@ std::vector<Row> rows_of(const World &world, const Context &context, const Sides
       std::to_string(schedule_of(context).callers) + " callers, " +
       std::to_string(sides.fire.calls) + " lookups a side, worst " +
       std::to_string(sides.fire.worst_ns / 1000) + " us, quiet " +
-      std::to_string(sides.quiet.worst_ns / 1000) + " us; " +
+      std::to_string(sides.quiet.worst_ns / 1000) + " us, beside burners " +
+      std::to_string(sides.burning.worst_ns / 1000) + " us; " +
       std::to_string(static_cast<uint64_t>(static_cast<double>(sides.evicted) / seconds)) +
       " evictions a second; " + std::to_string(world.refused.load()) + " allocations refused; " +
       std::to_string(world.missed.load()) + " lookups missed";
@@ -282,10 +302,6 @@ std::vector<Row> rows_of(const World &world, const Context &context, const Sides
 uint32_t other_chains(const Context &context, uint32_t pages) {
   return (context.quick ? 1u << 13 : pages) / kChain - kHot;
 }
-unsigned fire_threads(const Context &context) {
-  return std::max(1u, context.threads - schedule_of(context).callers);
-}
-
 // One new chain a time.
 std::function<void(unsigned, Random &)> churn(World &world) {
   return [&world](unsigned, Random &random) {
@@ -301,7 +317,8 @@ std::vector<Row> churned(const Context &context, double leased, const std::strin
   world.fill(0, leased);
   Fire fire(fire_threads(context), churn(world));
   const Sides sides = take_turns(
-      context, world, false, [] {}, [&] { fire.begin(); }, [&] { fire.end(); });
+      context, world, false, fire_threads(context), [] {}, [&] { fire.begin(); },
+      [&] { fire.end(); });
   return rows_of(world, context, sides, what);
 }
 
@@ -323,7 +340,8 @@ std::vector<Row> hot_prefix(const Context &context) {
     world.publish(keys, 2 * kChain, 0, pages);
   });
   const Sides sides = take_turns(
-      context, world, true, [] {}, [&] { fire.begin(); }, [&] { fire.end(); });
+      context, world, true, fire_threads(context), [] {}, [&] { fire.begin(); },
+      [&] { fire.end(); });
   return rows_of(world, context, sides, "one hot prefix that grows tails");
 }
 
@@ -339,7 +357,7 @@ std::vector<Row> expiry(const Context &context) {
   };
   const uint64_t before = world.evictions();
   const Sides sides = take_turns(
-      context, world, false, prepare,
+      context, world, false, 1, prepare,  // the cache's own thread is all the fire there is
       [&] {
         world.ahead_ms.fetch_add(2 * kTtl);
         expired = true;
@@ -358,7 +376,8 @@ std::vector<Row> stalled(const Context &context) {
   std::mutex gate;
   Fire fire(fire_threads(context), churn(world));
   const Sides sides = take_turns(
-      context, world, false, [&] { check(quire_cpu_stream_wait(stream), "quire_cpu_stream_wait"); },
+      context, world, false, fire_threads(context),
+      [&] { check(quire_cpu_stream_wait(stream), "quire_cpu_stream_wait"); },
       [&] {
         gate.lock();
         check(

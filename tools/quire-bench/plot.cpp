@@ -38,7 +38,7 @@ void draw_row(Svg *svg, double top, const Benchmark &benchmark, const Row &row) 
   svg->text(kWidth - 20, top + 14, met(row) ? "" : "falls short", Svg::Anchor::kEnd, 12, "#d55e00");
   double y = top + 24;
   draw_bar(svg, y, "quire", row.value.median, most,
-           fmt::format("{:.4g} {}", row.value.median, row.unit), tools::colour(0));
+           fmt::format("{} {}", tools::short_number(row.value.median), row.unit), tools::colour(0));
   if (row.goal.sense != Sense::kNone && most > 0) {
     const double x = kBarLeft + (kBarRight - kBarLeft) * row.goal.bound / most;
     svg->line(x, y - 3, x, y + kBar + 3, "#d55e00", 2);
@@ -47,7 +47,8 @@ void draw_row(Svg *svg, double top, const Benchmark &benchmark, const Row &row) 
     y += kStep;
     if (peer.installed)
       draw_bar(svg, y, peer.name, peer.value.median, most,
-               fmt::format("{:.4g}  ({:.2f}x)", peer.value.median, advantage(row, peer)),
+               fmt::format("{}  ({:.2f}x)", tools::short_number(peer.value.median),
+                           advantage(row, peer)),
                "#b0b0b0");
     else
       draw_bar(svg, y, peer.name, 0, most, "not installed", "#ffffff");
