@@ -51,7 +51,7 @@ Status Cache::pin_tail(const Key *keys, uint32_t *n, uint32_t *tail) noexcept {
   const Alive alive = this->alive();
   *tail = kNoIndex;
   for (;;) {
-    *n = static_cast<uint32_t>(t.index.match(keys, *n, alive));
+    *n = static_cast<uint32_t>(t.index.match<true>(keys, *n, alive));
     if (*n == 0) return Status::kOk;
     bool busy = false;
     *tail = t.index.find_and_pin(keys[*n - 1], alive, &busy);

@@ -241,8 +241,10 @@ class PrefixIndex {
   // ---- Many keys ------------------------------------------------------------------------------
 
   // How many of the keys of one chain, root first, are there: at least as many as were there
-  // throughout the call. Touches about 16 log8(n) cache lines, eight at a time.
-  template <class Alive = AlwaysAlive>
+  // throughout the call. Touches about 16 log8(n) cache lines, eight at a time. kPins: the caller is
+  // to pin the last page of the hit; the last one of all is asked for to be written, since a line
+  // that is first read and then taken from the core that wrote it last crosses the machine twice.
+  template <bool kPins = false, class Alive = AlwaysAlive>
   size_t match(const Key *keys, size_t n, const Alive &alive = {}) const noexcept {
     size_t present = 0, absent = n;  // keys[present - 1] was there, keys[absent] was not.
     while (present < absent) {
@@ -252,7 +254,7 @@ class PrefixIndex {
         at[j] = present + (absent - present) * (j + 1) / probes - 1;
         prefetch(keys[at[j]]);
       }
-      for (size_t j = 0; j < probes; ++j) candidate(keys[at[j]]);
+      for (size_t j = 0; j < probes; ++j) candidate(keys[at[j]], kPins && at[j] == n - 1);
       // From the top: presence is monotone, so the first hit settles all below.
       for (size_t j = probes; j-- > 0;) {
         if (peek(keys[at[j]], alive) != kNone) {
@@ -482,15 +484,15 @@ class PrefixIndex {
     bin.header.fetch_and(~claimed_bit(slot), kRelease);
   }
 
-  // A page that has the key's tag, its descriptor on its way into the cache; kNone if there is
-  // none.
-  uint32_t candidate(const Key &key) const noexcept {
+  // A page that has the key's tag, its descriptor on its way into the cache, to be pinned at once or
+  // not; kNone if there is none.
+  uint32_t candidate(const Key &key, bool pins = false) const noexcept {
     const Bin &bin = bin_of(key);
     const uint64_t header = bin.header.load(kAcquire);  // acquire: as in find_and_pin.
     const uint32_t some = matches(bin, header, Traits::tag(key));
     if (some == 0) return kNone;
     const uint32_t page = page_of(bin.slot[slot_of(some)].load(kRelaxed));  // relaxed: a hint.
-    quire::prefetch(&pages_[page]);
+    pins ? quire::prefetch_for_write(&pages_[page]) : quire::prefetch(&pages_[page]);
     quire::prefetch(&pages_.links()[page]);
     return page;
   }
