@@ -10,8 +10,6 @@
 // evicted for one call, what could be is estimated from above (at_most_evictable()). Smaller ones
 // may evict some pages in vain, which are in the pool then.
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <thread>
 
 #include "runtime/cache.h"
@@ -155,9 +153,10 @@ uint64_t Cache::at_most_evictable() noexcept {
       t.stats.total(Counter::pages_freed_total) + t.stats.total(Counter::pages_published_total);
   // Where there are open frames, private pages may hold none of these.
   held = config_.has_open || held < gone ? 0 : held - gone;
-  const std::unique_ptr<uint64_t[]> seen(new (std::nothrow) uint64_t[(capacity + 63) / 64]());
+  HeapVector<uint64_t> seen(*heap_);
+  const bool sees = seen.try_resize((capacity + 63) / 64);
   Handle lease;
-  for (uint32_t from = 0; seen && t.leases.next(from, &lease); from = lease.index + 1) {
+  for (uint32_t from = 0; sees && t.leases.next(from, &lease); from = lease.index + 1) {
     const LeaseSlot &slot = t.leases.slot(lease.index);
     const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
     uint64_t chain = 0;
