@@ -69,7 +69,8 @@
 // The leaf bit is a hint kept right by looking again: whoever changes meta so that "visible and no
 // children" changes writes the bit and then re-reads meta, until the two agree. The write is an
 // acq_rel read-modify-write, so of two writers the later one has seen the earlier one's meta: the
-// last write to the bit is right. begin_evict decides; the hint only finds.
+// last write to the bit is right. (begin_evict stores it: no other change of meta can follow in
+// that life.) begin_evict decides; the hint only finds.
 //
 // Invariants at rest (validate()):
 //   private:  not busy; with its number in the pool: ref = 0, children = 0
@@ -429,7 +430,11 @@ class PageTable {
     // whoever acquires this state: a read-modify-write is part of their release sequence.
     const uint64_t next = m + M::change(PageState::kVisible, PageState::kEvicting);
     if (!word.compare_exchange_strong(m, next, kAcquire, kRelaxed)) return false;
-    refresh_leaf_hint(page);
+    // Nobody but the caller changes meta to a leaf's from here on, and nobody sets the class: a
+    // store will do. release: pairs with the acquire of another writer of the bit, who is late: he
+    // sees this state when he looks again.
+    auto &tag = tag_[page];
+    tag.store(static_cast<uint8_t>(tag.load(kRelaxed) & ~kLeafBit), kRelease);
     return true;
   }
 

@@ -51,7 +51,7 @@
 // Invariants (validate()): queue entries are sorted; no entry is beyond the bound.
 // Thread class: any thread, any time; the background thread is just one more.
 // Cost: a scan reads a byte a page, and a stamp for leaves; a victim costs its descriptor, bin and
-// parent. Memory: 16 bytes a page collected, kept; none in the region.
+// parent. Memory: 32 bytes a page collected, kept; none in the region.
 #ifndef QUIRE_RUNTIME_RECLAIMER_H_
 #define QUIRE_RUNTIME_RECLAIMER_H_
 
@@ -176,6 +176,7 @@ class BasicReclaimer {
   static constexpr uint32_t kWindow = 32 * 1024;  // pages of a helper's scan
   static constexpr uint32_t kPicks = 64;          // victims that it takes of one
   static constexpr uint32_t kShare = 16;          // a scan collects at least a 1/16 of the pages
+  static constexpr uint32_t kClimb = 4;           // pages up a chain whose bins are asked for ahead
 
   // key: rank:8 | stamp, from `base` on:32 | complement of the depth:24. Less goes first.
   struct Entry {
@@ -266,6 +267,10 @@ class BasicReclaimer {
   void keep_evictable(uint64_t want, bool all) noexcept;
   bool pop(Entry *out) noexcept;
   void enter(const Entry &entry) noexcept;
+  void ask_for_bin(uint32_t page) const noexcept;
+  void ask_for_next(uint32_t steps) const noexcept;
+  template <class F>
+  uint32_t climb(uint32_t page, uint32_t steps, F &&f) const noexcept;
   void look_ahead(uint32_t page) const noexcept;
   // kNone for *exposed: nobody, or pinned, or it was not evicted. Gives a full batch back.
   // own: whatever the floor of its namespace.
@@ -291,8 +296,9 @@ class BasicReclaimer {
   // The queue; under `owner_`.
   PolicyTable table_;  // the copy that its order goes by
   uint32_t table_version_ = 0;
-  Entries sorted_, heap_;
+  Entries sorted_, heap_, spare_;
   size_t cursor_ = 0;
+  uint32_t climbed_ = 0;  // parents exposed since the last victim that was found by the scan
   uint64_t bound_ = 0;    // complete up to this key; nothing beyond is given out
   uint64_t built_ = 0;    // epoch of the scan
   bool starved_ = false;  // the last scan found no memory

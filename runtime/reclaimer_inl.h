@@ -7,6 +7,7 @@
 #include <functional>
 #include <type_traits>
 
+#include "runtime/entry_sort.h"
 #include "runtime/reclaimer.h"
 
 namespace quire {
@@ -224,7 +225,7 @@ QUIRE_RECLAIMER(void)::keep_evictable(uint64_t want, bool all) noexcept {
     first[kept++] = {first[i].key | depth, page};
   }
   sorted_.size = kept;
-  std::sort(first, first + kept);
+  sort_entries(first, spare_.reserve(kept) ? spare_.at.get() : nullptr, kept);
 }
 
 // ---- The queue --------------------------------------------------------------------------------
@@ -279,12 +280,8 @@ QUIRE_RECLAIMER(bool)::pop(Entry *out) noexcept {
     --heap_.size;
   } else {
     ++cursor_;
-    constexpr size_t kAhead = 8;
-    if (cursor_ + kAhead < sorted_.size) {
-      prefetch(&parts_.pages[sorted_.at[cursor_ + kAhead].page]);
-      const auto &d = parts_.pages[sorted_.at[cursor_ + kAhead / 2].page];
-      parts_.index.prefetch(Key{d.key_lo.load(kRelaxed), d.key_hi.load(kRelaxed)});
-    }
+    ask_for_next(std::min(climbed_, kClimb));
+    climbed_ = 0;
   }
   return true;
 }
@@ -298,20 +295,45 @@ QUIRE_RECLAIMER(void)::enter(const Entry &entry) noexcept {
   std::push_heap(heap_.at.get(), heap_.at.get() + heap_.size, std::not_fn(std::less<Entry>()));
 }
 
-// The bins of what comes next are each a miss; up a chain the next victims are known early. Asks
-// for the bin of the page some steps up, whose descriptor an earlier call has asked for.
-QUIRE_RECLAIMER(void)::look_ahead(uint32_t page) const noexcept {
-  constexpr uint32_t kSteps = 4;
-  const Pages &pages = parts_.pages;
-  for (uint32_t i = 0; i < kSteps; ++i) {
-    const uint32_t parent = pages[page].parent.load(kRelaxed);
-    if (parent == kNone) return;
-    page = parent;
+// What an eviction writes: descriptor and bin are a miss each, and the bin is known by the key in
+// the descriptor. So both are asked for ahead of time, the descriptor first.
+
+QUIRE_RECLAIMER(void)::ask_for_bin(uint32_t page) const noexcept {
+  const auto &d = parts_.pages[page];
+  parts_.index.prefetch_for_insert(Key{d.key_lo.load(kRelaxed), d.key_hi.load(kRelaxed)});
+}
+
+// Up to `steps` pages up from `page`, by links: eight of a chain lie in one line. f(page) for each.
+template <class A, class Index, class Orders>
+template <class F>
+uint32_t BasicReclaimer<A, Index, Orders>::climb(uint32_t page, uint32_t steps,
+                                                 F &&f) const noexcept {
+  for (; steps > 0; --steps) {
+    const auto parent = static_cast<uint32_t>(parts_.pages.link(page));
+    if (parent == page) break;
+    f(page = parent);
   }
-  const auto &d = pages[page];
-  parts_.index.prefetch(Key{d.key_lo.load(kRelaxed), d.key_hi.load(kRelaxed)});
-  const uint32_t next = d.parent.load(kRelaxed);
-  if (next != kNone) prefetch(&pages[next]);
+  return page;
+}
+
+// For the leaves that come next, and so many pages above each.
+QUIRE_RECLAIMER(void)::ask_for_next(uint32_t steps) const noexcept {
+  constexpr size_t kLeaf = 8, kAbove = 4, kBins = 2;
+  const Pages &pages = parts_.pages;
+  if (cursor_ + kLeaf >= sorted_.size) return;
+  const Entry *const next = &sorted_.at[cursor_];
+  prefetch_for_write(&pages[next[kLeaf].page]);
+  prefetch(&pages.links()[next[kLeaf].page]);
+  ask_for_bin(next[kAbove].page);
+  climb(next[kAbove].page, steps, [&](uint32_t page) { prefetch_for_write(&pages[page]); });
+  climb(next[kBins].page, steps, [&](uint32_t page) { ask_for_bin(page); });
+}
+
+// Up a chain the next victims are known early. A parent that was exposed is likely the next one.
+QUIRE_RECLAIMER(void)::look_ahead(uint32_t page) const noexcept {
+  const uint32_t above = climb(page, kClimb, [](uint32_t) {});
+  ask_for_bin(above);
+  climb(above, 2, [&](uint32_t next) { prefetch_for_write(&parts_.pages[next]); });
 }
 
 QUIRE_RECLAIMER(bool)::evict(uint32_t page, EvictReason reason, EvictBatch *batch,
@@ -376,6 +398,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
       if (!evict(next.page, EvictReason::kCapacity, &batch, &exposed, false)) continue;
       ++done;
       if (exposed != kNone) {
+        ++climbed_;
         look_ahead(exposed);
         enter(order_of_queue().place(parts_.pages, exposed));
       }

@@ -515,6 +515,28 @@ void leaf_bits(Scheduler &s) {
   world.check_at_rest();
 }
 
+// A page loses its one child while it gets another, or is evicted: who writes the leaf bit last has
+// seen what the other did.
+void leaf_bit_of_a_parent(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0, kNone, true);
+  require(world.table.add_child(page), "no room");
+  s.spawn([&] { world.table.drop_child(page); });
+  s.spawn([&] { require(world.table.add_child(page), "no room"); });
+  s.run();
+  require(!world.table.leaf_hint(page), "a page with a child is a leaf");
+}
+void leaf_bit_of_a_victim(Scheduler &s) {
+  Pages world(1);
+  const uint32_t page = world.publish(0, kNone, true);
+  require(world.table.add_child(page), "no room");
+  world.table.unpin(page);
+  s.spawn([&] { world.table.drop_child(page); });
+  s.spawn([&] { world.evict(page); });
+  s.run();
+  require(world.table.validate(), "page table invalid");
+}
+
 // Stamps go to the maximum, whoever is late.
 void stamps_rise(Scheduler &s) {
   Pages world(1);
@@ -589,6 +611,8 @@ std::vector<ModelCase> cases() {
       {"monotone presence", {2, 2}, monotone_presence},
       {"parent gone, child gone", {1, 5}, parent_gone_child_gone},
       {"leaf bits", {3, 2}, leaf_bits},
+      {"leaf bit of a parent", {3, 3}, leaf_bit_of_a_parent},
+      {"leaf bit of a victim", {3, 3}, leaf_bit_of_a_victim},
       {"stamps rise", {3, 3}, stamps_rise},
       {"the last slot", {2, 1}, last_slot},
   };

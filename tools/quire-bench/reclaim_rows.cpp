@@ -126,7 +126,7 @@ std::vector<Row> reclaim(const Context &context) {
                                             [&] {
                                               // An expiry pass that finds every page alive: the
                                               // bare scan.
-                                              const Stopwatch watch;
+                                              const CpuStopwatch watch;
                                               cache.reclaimer->note_dead();
                                               do_not_optimize(cache.reclaimer->expire(1).total());
                                               return watch.ns() / n;
@@ -135,7 +135,7 @@ std::vector<Row> reclaim(const Context &context) {
                                               // Nothing is old enough to be kept: the first of a
                                               // call scans, collects and sorts a sixteenth.
                                               cache.reclaimer->set_policy(PolicyTable::lru());
-                                              const Stopwatch watch;
+                                              const CpuStopwatch watch;
                                               do_not_optimize(cache.reclaimer->reclaim(1));
                                               return watch.ns() / n;
                                             }}});
@@ -158,7 +158,7 @@ std::vector<Row> reclaim(const Context &context) {
                                              [&] {
                                                cache.fill(random);
                                                cache.reclaimer->set_policy(PolicyTable::lru());
-                                               const Stopwatch watch;
+                                               const CpuStopwatch watch;
                                                uint32_t done = 0;
                                                while (done < victims)
                                                  done += cache.reclaimer->reclaim(64);
@@ -166,7 +166,7 @@ std::vector<Row> reclaim(const Context &context) {
                                              }},
                                             {"list", [&] {
                                                list = std::make_unique<ListLru>(n);
-                                               const Stopwatch watch;
+                                               const CpuStopwatch watch;
                                                for (uint32_t done = 0; done < victims; done += 64)
                                                  list->evict(64);
                                                return watch.ns() / victims;
@@ -237,7 +237,7 @@ std::vector<Row> touch(const Context &context) {
           Row{"guard, enter and leave", "ns", at_most(3), m[2], {}, ""}};
 }
 
-QUIRE_BENCHMARK("reclaim/scan-and-evict", "age scan, victims in order", reclaim);
+QUIRE_BENCHMARK("reclaim/scan-and-evict", "age scan, victims in order (processor time)", reclaim);
 QUIRE_BENCHMARK("reclaim/touch", "touch a page, hold a guard", touch);
 
 }  // namespace
