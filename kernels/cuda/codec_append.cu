@@ -4,7 +4,14 @@
 // the open rows of its tile, then encodes the sealed ones. Formats without open pages have a
 // smaller kernel of their own. Grids are persistent: each CTA fills its tables once.
 //
+// Encoding with signed scales has kernels of its own (Way), which read a step's rows while they
+// encode the one before; a step that their table does not serve, and every other format, goes by
+// encode_step, a function of its own, so that what is rare takes neither registers nor instruction
+// cache from what is not.
+//
 // Thread class: host calls any thread. Cost: memory-bound for open pages; see quire-bench --gpu.
+#include "kernels/cuda/codec_encode.cuh"
+#include "kernels/cuda/codec_plain.cuh"
 #include "kernels/cuda/codec_tile.cuh"
 #include "kernels/cuda/codec_tuning.cuh"
 #include "kernels/cuda/cuda_codec.h"
@@ -13,21 +20,8 @@
 namespace quire::kernels::cuda {
 namespace {
 
-struct AppendTask {
-  CudaCodec codec;
-  Frames frames;
-  TokenMap map;
-  Rows k, v;
-  Deal deal_k, deal_v;
-  Tiles tiles;
-  unsigned long long *nonfinite;
-  uint32_t layer, n;
-  DType dtype;
-  uint32_t search;
-};
-
 // Headers of pages that the tile touches, and the statistics of direct ones.
-QUIRE_DEVICE void mark_pages(const AppendTask &task, const Tile &tile, const Place &place) {
+QUIRE_DEVICE void mark_pages(const RowsTask &task, const Tile &tile, const Place &place) {
   if (place.frame == nullptr || !place.first || tile.with_k != (task.k.data != nullptr)) return;
   const quire_page_layout &layout = place.open ? task.codec.open : task.codec.sealed;
   if (tile.head == 0) write_header(layout, place.frame);
@@ -37,140 +31,186 @@ QUIRE_DEVICE void mark_pages(const AppendTask &task, const Tile &tile, const Pla
   }
 }
 
+constexpr uint32_t kDirectByte = kDirectExponent + QUIRE_EXPONENT_BIAS;
+
+// One step of a tile, whatever is in it. Returns this lane's values that were not finite.
 template <uint32_t kBlock>
-QUIRE_DEVICE uint32_t encode_tile(const AppendTask &task, const PairView &view, const Tile &tile,
-                                  bool is_k, const Place &place, uint32_t wanted,
-                                  Stage<kBlock> *stage) {
+QUIRE_OUTLINED uint32_t encode_step(const RowsTask &task, const PairShared &pairs, Tile tile,
+                                    bool is_k, Place place, uint32_t wanted, uint32_t begin) {
   const quire_page_layout &layout = task.codec.sealed;
   const quire_part_layout &part = is_k ? layout.k : layout.v;
   const Rows &rows = is_k ? task.k : task.v;
-  const Deal &deal = is_k ? task.deal_k : task.deal_v;
-  const uint8_t *base = rows_at(rows, tile);
-  const uint64_t chunk = quire_head_offset(&layout, task.layer, tile.head);
+  const LaneBlock at(is_k ? task.deal_k : task.deal_v, part, tile, place, wanted, begin);
+  const uint8_t *row = at.use ? rows_at(rows, tile) + at.token * rows.token_stride : nullptr;
   const uint32_t bytes = kBlock * (task.dtype == DType::kF32 ? 4u : 2u);
-  const bool staged = task.dtype != DType::kF32 && Stage<kBlock>::takes(part.blocks);
-  uint32_t nonfinite = 0;
+  float x[kBlock], largest;
+  const auto load = [&](uint32_t b) {
+    if (row != nullptr) {
+      load_block<kBlock>(task.dtype, row + b * bytes, x);
+    } else {
+      QUIRE_UNROLL
+      for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
+    }
+  };
+  load(at.block);
+  const uint32_t bad = rotate_tamed<kBlock>(part, at.block, load, x, &largest);
+  Encoded<kBlock> encoded;
+  encode_block<kBlock>(task.codec, part, view_of(pairs), x, largest, kDirectByte, task.search != 0,
+                       &encoded);
+  if (!at.use) return 0;
+  store_encoded<kBlock>(part, at.place.frame + quire_head_offset(&layout, task.layer, tile.head),
+                        at.place.offset, at.block, encoded);
+  return bad;
+}
+
+// Whether rows go by way of a Stage.
+template <uint32_t kBlock>
+QUIRE_DEVICE bool staged(const RowsTask &task, bool is_k) {
+  const quire_page_layout &layout = task.codec.sealed;
+  return task.dtype != DType::kF32 && Stage<kBlock>::takes((is_k ? layout.k : layout.v).blocks);
+}
+
+// Rows of 16-bit values on their way to a warp.
+template <uint32_t kBlock>
+struct RowsAhead {
+  uint4 pieces[kBlock / 8];
+  bool ready;
+
+  QUIRE_DEVICE void ask(const RowsTask &task, const Tile &tile, bool is_k, uint32_t begin) {
+    ready = staged<kBlock>(task, is_k);
+    if (!ready) return;
+    const Rows &rows = is_k ? task.k : task.v;
+    load_pieces<kBlock>(rows_at(rows, tile), rows.token_stride,
+                        (is_k ? task.codec.sealed.k : task.codec.sealed.v).blocks, begin,
+                        tile.tokens, pieces);
+  }
+  // The first step of the next tile, if it has sealed rows.
+  QUIRE_DEVICE void ask_behind(const RowsTask &task, Walk *walk) {
+    ready = false;
+    if (!walk->more()) return;
+    walk->resolve(task);
+    const bool sealed = walk->next_place.frame != nullptr && !walk->next_place.open;
+    if (__any_sync(kAllLanes, sealed)) ask(task, walk->next, walk->next.with_k, 0);
+  }
+};
+
+// The sealed rows of a tile that the table of pairs is made for.
+template <uint32_t kBlock, bool kSearch>
+QUIRE_DEVICE uint32_t encode_pairs(const RowsTask &task, const PairShared &pairs, Walk *walk,
+                                   uint32_t wanted, Stage<kBlock> *stage, RowsAhead<kBlock> *ahead) {
+  const quire_page_layout &layout = task.codec.sealed;
+  const PairView view = view_of(pairs);
+  const Tile tile = walk->tile;
+  uint32_t nonfinite = 0, begin = 0;
+  bool is_k = tile.with_k, last = false;
   QUIRE_ROLLED
-  for (uint32_t begin = 0; begin < deal.tile_tokens * part.blocks; begin += kWarp) {
-    const uint32_t at = begin + threadIdx.x % kWarp, token = at * deal.block_magic >> 20;
-    const uint32_t block = at - token * part.blocks;
-    const Place p = place_from(place, token % kWarp);
-    const bool use = token < tile.tokens && (wanted >> token % kWarp & 1u) != 0;
-    const uint8_t *row = use ? base + token * rows.token_stride : nullptr;
-    float x[kBlock], largest;
-    const auto load = [&](uint32_t b) {
-      if (row != nullptr) {
-        load_block<kBlock>(task.dtype, row + b * bytes, x);
-      } else {
-        QUIRE_UNROLL
-        for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
-      }
-    };
-    if constexpr (kBlock < 64) {
-      if (staged) {
-        load_staged<kBlock>(task.dtype, base, rows.token_stride, part.blocks, begin, tile.tokens,
-                            stage, x);
-      } else {
-        load(block);
+  while (!last) {
+    const quire_part_layout &part = is_k ? layout.k : layout.v;
+    const Deal &deal = is_k ? task.deal_k : task.deal_v;
+    const uint32_t now = begin;
+    const bool now_k = is_k;
+    begin += kWarp;
+    if (begin >= deal.tile_tokens * part.blocks) {
+      begin = 0;
+      last = !(is_k && tile.with_v);
+      is_k = false;
+    }
+    const LaneBlock at(deal, part, tile, walk->place, wanted, now);
+    float x[kBlock];
+    if (staged<kBlock>(task, now_k)) {
+      if constexpr (kBlock < 64) {
+        if (!ahead->ready) ahead->ask(task, tile, now_k, now);
+        exchange_pieces<kBlock>(ahead->pieces, stage);
+        widen_pieces<kBlock>(task.dtype, ahead->pieces, x);
+        if (!last) {
+          ahead->ask(task, tile, is_k, begin);
+        } else {
+          ahead->ask_behind(task, walk);
+        }
       }
     } else {
-      load(block);
+      const uint32_t row = at.token < tile.tokens ? at.token : 0;
+      load_block<kBlock>(task.dtype,
+                         rows_at(now_k ? task.k : task.v, tile) +
+                             row * (now_k ? task.k : task.v).token_stride +
+                             at.block * (kBlock * dtype_bytes(task.dtype)),
+                         x);
     }
-    const uint32_t bad = rotate_tamed<kBlock>(part, block, load, x, &largest);
+    rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
+    const float largest = peak(x);
+    if (__any_sync(kAllLanes, !pairs_reach<kSearch>(largest, kDirectByte))) {
+      nonfinite += encode_step<kBlock>(task, pairs, tile, now_k, walk->place, wanted, now);
+      continue;
+    }
     Encoded<kBlock> encoded;
-    encode_block<kBlock>(task.codec, part, view, x, largest, kDirectExponent + QUIRE_EXPONENT_BIAS,
-                         task.search != 0, &encoded);
-    if (use) {
-      nonfinite += bad;
-      store_encoded<kBlock>(part, p.frame + chunk, p.offset, block, encoded);
+    encode_pair<kBlock, kSearch>(view, x, largest, kDirectByte, &encoded);
+    if (at.use) {
+      store_encoded<kBlock>(part,
+                            at.place.frame + quire_head_offset(&layout, task.layer, tile.head),
+                            at.place.offset, at.block, encoded);
     }
   }
   return nonfinite;
 }
 
-// Copies the rows of a tile that go as they are.
-template <uint32_t kBlock>
-QUIRE_DEVICE void append_plain(const AppendTask &task, const Tile &tile, const Place &place,
-                               bool wanted) {
-  const quire_page_layout &layout = kBlock == 0 ? task.codec.sealed : task.codec.open;
-  const auto rows = [&](bool is_k) {
-    const Rows &of = is_k ? task.k : task.v;
-    return plain_rows(layout, is_k ? layout.k : layout.v, place, wanted, task.layer, tile.head,
-                      rows_at(of, tile), of.token_stride);
-  };
-  if (tile.with_k && tile.with_v && layout.k.dim == layout.v.dim) {
-    const PlainRows both[2] = {rows(true), rows(false)};
-    plain_tile<true, 2>(both, layout.k, task.dtype, tile.tile_tokens);
-    return;
-  }
-  QUIRE_ROLLED
-  for (uint32_t part = tile.with_k ? 0 : 1; part < (tile.with_v ? 2u : 1u); ++part) {
-    const PlainRows one[1] = {rows(part == 0)};
-    plain_tile<true, 1>(one, part == 0 ? layout.k : layout.v, task.dtype, tile.tile_tokens);
-  }
-}
-
-template <uint32_t kBlock>
+template <uint32_t kBlock, Way kWay>
 struct AppendShared {
   PairShared pairs;
   Stage<kBlock> stages[kCodecThreads / kWarp];
 };
+template <uint32_t kBlock>
+struct AppendShared<kBlock, Way::kAny> {
+  PairShared pairs;
+};
 template <>
-struct AppendShared<0> {};
+struct AppendShared<0, Way::kPlain> {};
 
-template <uint32_t kBlock>  // 0: plain formats
+template <uint32_t kBlock, Way kWay>
 __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
-    append_kernel(const __grid_constant__ AppendTask task) {
-  __shared__ AppendShared<kBlock> shared;
-  const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const uint32_t heads = task.codec.sealed.kv_heads, page_tokens = task.codec.sealed.page_tokens;
-  const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
-  // A warp's tiles follow one another: heads of the same tokens, so the same pages.
-  const uint32_t share = (task.tiles.all + warps - 1) / warps;
-  uint32_t i = (blockIdx.x * (blockDim.x / kWarp) + warp) * share;
-  const uint32_t end = min(i + share, task.tiles.all);
-  const auto fetch = [&](const Tile &tile) {
-    return lane < tile.tokens ? fetch_place(task.map, page_tokens, tile.first + lane)
-                              : RawPlace{-1, -1};
-  };
-  Tile tile =
-      tile_of(task.tiles, task.deal_k, task.deal_v, heads, task.n, i < task.tiles.all ? i : 0);
-  RawPlace raw = fetch(tile);
-  if constexpr (kBlock != 0) {
+    append_kernel(const __grid_constant__ RowsTask task) {
+  __shared__ AppendShared<kBlock, kWay> shared;
+  Walk walk;
+  walk.begin(task);
+  if constexpr (kWay != Way::kPlain) {
+    const PairPart part(*task.codec.pairs);
     // A small call whose slots are all open needs no tables.
-    if (__syncthreads_or(task.tiles.all > warps || raw.at >= 0)) {
-      load_pairs(*task.codec.pairs, &shared.pairs);
+    const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
+    if (__syncthreads_or(task.tiles.all > warps || walk.raw.at >= 0)) {
+      part.fill(&shared.pairs);
       __syncthreads();
     }
   }
   uint32_t nonfinite = 0;
-  Place place = {};
-  bool fresh = true;  // the tile's tokens are others than those of the one before
+  RowsAhead<kBlock == 0 ? 8 : kBlock> ahead;
+  ahead.ready = false;
   QUIRE_ROLLED
-  for (; i < end; ++i) {
-    if (fresh) {
-      place = lane < tile.tokens
-                  ? place_of(task.frames, task.map, page_tokens, raw, tile.first + lane)
-                  : Place{};
-    }
-    if (lane < tile.tokens) mark_pages(task, tile, place);
-    const Tile here = tile;
-    if (i + 1 < end) {
-      tile = next_tile(here, task.tiles, task.deal_k, task.deal_v, heads, task.n, i + 1);
-      fresh = tile.first != here.first || tile.with_k != here.with_k;
-      if (fresh) raw = fetch(tile);
-    }
+  while (walk.more()) {
+    walk.enter(task);
+    const Place &place = walk.place;
+    const Tile &tile = walk.tile;
+    if (threadIdx.x % kWarp < tile.tokens) mark_pages(task, tile, place);
     const bool there = place.frame != nullptr;
-    const bool plain = there && (kBlock == 0 || place.open);
-    if (__any_sync(kAllLanes, plain)) append_plain<kBlock>(task, here, place, plain);
-    if constexpr (kBlock != 0) {
-      const PairView view = view_of(shared.pairs);
+    const bool plain = there && (kWay == Way::kPlain || place.open);
+    if (__any_sync(kAllLanes, plain)) {
+      move_plain<true, kWay != Way::kPlain>(task, tile, place, plain);
+    }
+    if constexpr (kWay != Way::kPlain) {
       const uint32_t sealed = __ballot_sync(kAllLanes, there && !place.open);
-      QUIRE_ROLLED
-      for (uint32_t part = here.with_k ? 0 : 1; part < (here.with_v ? 2u : 1u); ++part) {
-        if (sealed == 0) break;
-        nonfinite +=
-            encode_tile<kBlock>(task, view, here, part == 0, place, sealed, &shared.stages[warp]);
+      if (sealed == 0) continue;
+      if constexpr (kWay == Way::kAny) {
+        QUIRE_ROLLED
+        for (uint32_t part = tile.with_k ? 0 : 1; part < (tile.with_v ? 2u : 1u); ++part) {
+          const bool is_k = part == 0;
+          const uint32_t blocks = (is_k ? task.deal_k : task.deal_v).tile_tokens *
+                                  (is_k ? task.codec.sealed.k : task.codec.sealed.v).blocks;
+          QUIRE_ROLLED
+          for (uint32_t begin = 0; begin < blocks; begin += kWarp) {
+            nonfinite += encode_step<kBlock>(task, shared.pairs, tile, is_k, place, sealed, begin);
+          }
+        }
+      } else {
+        nonfinite += encode_pairs<kBlock, kWay == Way::kSearched>(
+            task, shared.pairs, &walk, sealed, &shared.stages[threadIdx.x / kWarp], &ahead);
       }
     }
   }
@@ -181,35 +221,23 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
 
 cudaError_t append(const CudaCodec &codec, const AppendArgs &args, unsigned long long *nonfinite,
                    cudaStream_t stream) noexcept {
-  const quire_page_layout &layout = codec.sealed;
-  if (args.layer >= layout.layers) return cudaErrorInvalidValue;
-  AppendTask task = {};
-  task.codec = codec;
-  task.frames = args.frames;
-  task.map = args.map;
-  task.layer = args.layer;
-  task.n = args.n;
-  task.dtype = args.dtype;
+  RowsTask task = {};
+  const cudaError_t error = make_task(codec, args, &task);
+  if (error != cudaSuccess || args.n == 0) return error;
   task.search = args.search ? 1 : 0;
   task.nonfinite = nonfinite;
-  const bool has_v = layout.v.dim != 0;
-  task.k = make_rows(layout.k, layout.kv_heads, args.dtype, args.k, args.k_token_stride,
-                     args.k_head_stride);
-  task.v = make_rows(layout.v, layout.kv_heads, args.dtype, has_v ? args.v : nullptr,
-                     args.v_token_stride, args.v_head_stride);
-  if (!aligned_rows(task.k) || !aligned_rows(task.v)) return cudaErrorInvalidValue;
-  if (args.n == 0) return cudaSuccess;
-  return for_blocks(layout, task.k, task.v, [&](auto size, const Rows &k, const Rows &v) {
-    constexpr uint32_t kBlock = decltype(size)::value;
-    AppendTask part = task;
-    part.k = k;
-    part.v = v;
-    part.deal_k = make_deal(layout.k, kBlock, args.n);
-    part.deal_v = make_deal(layout.v, kBlock, args.n);
-    part.tiles =
-        make_tiles(part.k, part.v, part.deal_k, part.deal_v, layout.kv_heads, resident<kBlock>());
-    const Grid grid = grid_for(part.tiles.all, resident<kBlock>());
-    return launch(append_kernel<kBlock>, grid.blocks, grid.threads, stream, part);
+  const quire_page_layout &layout = codec.sealed;
+  const Way way_k = way_of(codec, layout.k, args.search),
+            way_v = way_of(codec, layout.v, args.search);
+  const bool alike = way_k == way_v && block_of(layout.k) == block_of(layout.v);
+  return for_parts(task.k, task.v, alike, [&](const Rows &k, const Rows &v) {
+    const bool of_k = k.data != nullptr;
+    return for_encoder(block_of(of_k ? layout.k : layout.v), of_k ? way_k : way_v,
+                       [&](auto block, auto way) {
+                         constexpr uint32_t kBlock = decltype(block)::value;
+                         return launch_rows(append_kernel<kBlock, decltype(way)::value>, kBlock,
+                                            resident<kBlock>(), task, k, v, stream);
+                       });
   });
 }
 

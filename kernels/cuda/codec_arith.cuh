@@ -30,6 +30,17 @@ inline constexpr uint32_t kWarp = 32;
 inline constexpr uint32_t kAllLanes = 0xffffffffu;
 inline constexpr float kLargest = 3.402823466e+38f;
 
+#if !defined(QUIRE_CUDA_EMULATED)
+// Barrier `number`, 1 to 15, of `threads` threads of a CTA, whole warps.
+QUIRE_DEVICE void named_barrier(uint32_t number, uint32_t threads) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("bar.sync %0, %1;" : : "r"(number), "r"(threads) : "memory");
+#else
+  (void)number, (void)threads;
+#endif
+}
+#endif
+
 QUIRE_DEVICE uint32_t bits(float x) {
   return __float_as_uint(x);
 }

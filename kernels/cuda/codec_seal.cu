@@ -9,6 +9,8 @@
 //
 // Thread class: host calls any thread. Cost: see quire-bench --gpu.
 #include "kernels/cuda/codec_anchor.cuh"
+#include "kernels/cuda/codec_decode.cuh"
+#include "kernels/cuda/codec_encode.cuh"
 #include "kernels/cuda/codec_tile.cuh"
 #include "kernels/cuda/codec_tuning.cuh"
 #include "kernels/cuda/cuda_codec.h"
@@ -72,13 +74,38 @@ QUIRE_DEVICE void advance(const SealTask &task, uint32_t step, Job *j) {
   if (j->page >= task.pages) j->page = 0;
 }
 
-template <uint32_t kBlock>
+QUIRE_DEVICE uint32_t blocks_of(const SealTask &task, const Job &job) {
+  const quire_page_layout &layout = task.codec.sealed;
+  return job.active() ? layout.page_tokens * (job.is_k ? layout.k : layout.v).blocks : 0;
+}
+
+// A head's largest magnitudes, a warp each; two sets, used in turns.
+struct WarpPeaks {
+  uint32_t of_warp[2][kCodecThreads / kWarp];
+};
+
+template <uint32_t kBlock, Way kWay>
 struct SealShared {
   PairShared pairs;
   PageTurn turns[kMaxSlots];
   Stage<kBlock> stages[kCodecThreads / kWarp];
-  uint32_t largest[kMaxSlots];
+  WarpPeaks peaks;
 };
+template <uint32_t kBlock>
+struct SealShared<kBlock, Way::kAny> {
+  PairShared pairs;
+  PageTurn turns[kMaxSlots];
+  WarpPeaks peaks;
+};
+
+// The threads of a slot, whole warps, meet; others go on. Barrier 0 is the CTA's.
+QUIRE_DEVICE void meet(uint32_t slot, uint32_t width) {
+  if (width == kWarp) {
+    __syncwarp();
+  } else {
+    named_barrier(slot + 1, width);
+  }
+}
 
 struct Row {
   uint32_t token, block;
@@ -93,42 +120,113 @@ QUIRE_DEVICE Row row_of(const quire_part_layout &part, uint32_t tokens, uint32_t
   return r;
 }
 
-// Block of an open row, minus its anchor, tamed and rotated. `begin` is the flat number of the
-// warp's first block. Returns its values that were not finite. Warps call it together.
+// Where a job reads and writes.
+struct Chunks {
+  uint8_t *frame, *sealed;
+  const uint8_t *open;
+
+  QUIRE_DEVICE Chunks(const SealTask &task, const Job &job) {
+    const quire_page_layout &layout = task.codec.sealed;
+    frame = task.frames.sealed.base + task.to[job.page] * task.frames.sealed.stride;
+    sealed = frame + quire_head_offset(&layout, job.layer, job.head);
+    open = task.frames.open.base + task.from[job.page] * task.frames.open.stride +
+           quire_head_offset(&task.codec.open, job.layer, job.head);
+  }
+};
+
+struct Found {
+  float largest;
+  uint32_t nonfinite;
+};
+
+constexpr uint32_t kNoExponent = ~0u;
+
+// One block of an open row a lane, whatever is in it: minus its anchor, tamed and rotated; encoded
+// and stored where an exponent is given. Blocks from `blocks` on are none. Warps call it together.
 template <uint32_t kBlock>
-QUIRE_DEVICE uint32_t prepare_open(const SealTask &task, const Job &job, const PageTurn &turn,
-                                   bool anchored, const uint8_t *open, const Row &row,
-                                   uint32_t begin, Stage<kBlock> *stage, float (&x)[kBlock],
-                                   float *largest) {
+QUIRE_OUTLINED Found seal_step(const SealTask &task, const PairShared &pairs, const PageTurn &turn,
+                               Job job, bool anchored, uint32_t flat, uint32_t blocks,
+                               uint32_t exponent) {
   const quire_part_layout &part = job.is_k ? task.codec.sealed.k : task.codec.sealed.v;
   const quire_part_layout &from = job.is_k ? task.codec.open.k : task.codec.open.v;
-  const auto subtract = [&](uint32_t b) {
-    if (!anchored || !row.written) return;
-    apply_anchor<kBlock, true>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
-                               row.token, turn, b, x);
-  };
+  const Chunks chunks(task, job);
+  const Row row = row_of(part, flat < blocks ? task.tokens : 0, flat);
+  float x[kBlock], largest;
   const auto load = [&](uint32_t b) {
     if (!row.written) {
       QUIRE_UNROLL
       for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
       return;
     }
-    load_block<kBlock>(DType::kF16, open + quire_row_offset(&from, row.token) + b * (kBlock * 2),
-                       x);
-    subtract(b);
+    load_block<kBlock>(DType::kF16,
+                       chunks.open + quire_row_offset(&from, row.token) + b * (kBlock * 2), x);
+    if (!anchored) return;
+    apply_anchor<kBlock, true>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
+                               row.token, turn, b, x);
   };
-  if constexpr (kBlock < 64) {
-    if (Stage<kBlock>::takes(part.blocks)) {
-      load_staged<kBlock>(DType::kF16, open + from.codes, from.row_bytes, part.blocks, begin,
-                          task.tokens, stage, x);
-      subtract(row.block);
-    } else {
-      load(row.block);
-    }
-  } else {
-    load(row.block);
+  load(row.block);
+  Found found;
+  found.nonfinite = rotate_tamed<kBlock>(part, row.block, load, x, &largest);
+  found.largest = largest <= kLargest ? largest : finite_peak(x);
+  if (exponent == kNoExponent) return found;
+  Encoded<kBlock> encoded;
+  encode_block<kBlock>(task.codec, part, view_of(pairs), x, largest, exponent, task.search != 0,
+                       &encoded);
+  if (flat < blocks) store_encoded<kBlock>(part, chunks.sealed, row.token, row.block, encoded);
+  return found;
+}
+
+// Rows of open pages on their way to a warp, sixteen bytes a lane and piece.
+template <uint32_t kBlock>
+struct OpenAhead {
+  uint4 pieces[kBlock / 8];
+  bool ready;
+
+  QUIRE_DEVICE void ask(const SealTask &task, const Job &job, uint32_t flat, uint32_t blocks) {
+    const quire_part_layout &part = job.is_k ? task.codec.sealed.k : task.codec.sealed.v;
+    const quire_part_layout &from = job.is_k ? task.codec.open.k : task.codec.open.v;
+    ready = Stage<kBlock>::takes(part.blocks);
+    if (!ready) return;
+    load_pieces<kBlock>(Chunks(task, job).open + from.codes, from.row_bytes, part.blocks,
+                        flat / kWarp * kWarp, flat / kWarp * kWarp < blocks ? task.tokens : 0,
+                        pieces);
   }
-  return rotate_tamed<kBlock>(part, row.block, load, x, largest);
+};
+
+// A block of a job, minus its anchor and rotated; not tamed. Warps call it together.
+template <uint32_t kBlock>
+QUIRE_DEVICE void prepare_block(const SealTask &task, const PageTurn &turn, const Job &job,
+                                bool anchored, uint32_t flat, uint32_t blocks, Stage<kBlock> *stage,
+                                OpenAhead<kBlock> *ahead, float (&x)[kBlock]) {
+  const quire_part_layout &part = job.is_k ? task.codec.sealed.k : task.codec.sealed.v;
+  const quire_part_layout &from = job.is_k ? task.codec.open.k : task.codec.open.v;
+  const Row row = row_of(part, flat < blocks ? task.tokens : 0, flat);
+  bool here = false;
+  if constexpr (kBlock < 64) {
+    if (!ahead->ready) ahead->ask(task, job, flat, blocks);
+    here = ahead->ready;
+    if (here) {
+      exchange_pieces<kBlock>(ahead->pieces, stage);
+      widen_pieces_of<kBlock, DType::kF16>(ahead->pieces, x);
+    }
+    ahead->ready = false;
+  }
+  if (!here) {
+    if (row.written) {
+      load_block<kBlock>(
+          DType::kF16,
+          Chunks(task, job).open + quire_row_offset(&from, row.token) + row.block * (kBlock * 2),
+          x);
+    } else {
+      QUIRE_UNROLL
+      for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
+    }
+  }
+  if (anchored && row.written) {
+    apply_anchor<kBlock, true>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
+                               row.token, turn, row.block, x);
+  }
+  rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
 }
 
 QUIRE_DEVICE void finish_head(const SealTask &task, const Job &job, uint8_t *frame, uint8_t *sealed,
@@ -146,70 +244,124 @@ QUIRE_DEVICE void finish_head(const SealTask &task, const Job &job, uint8_t *fra
   if (job.is_k && job.layer == 0 && job.head == 0) write_header(layout, frame);
 }
 
-template <uint32_t kBlock>
+// What a slot keeps from job to job.
+struct Slot {
+  uint32_t number, width, index;  // index: of this thread in it
+  uint32_t turned_page, parity;
+  bool turned;
+
+  QUIRE_DEVICE explicit Slot(uint32_t threads)
+      : number(threadIdx.x / threads),
+        width(threads),
+        index(threadIdx.x % threads),
+        turned_page(0),
+        parity(0),
+        turned(false) {}
+
+  // The turn of a page that is not the one before's.
+  QUIRE_DEVICE void make_turn(const Turns &turns, uint32_t page, bool anchored, PageTurn *turn) {
+    if (!anchored || (turned && turned_page == page)) return;
+    turned = true;
+    turned_page = page;
+    meet(number, width);  // the turn before is no longer read
+    make_page_turn(turns, page, index, width, turn);
+    meet(number, width);
+  }
+
+  // The largest of all its threads'.
+  QUIRE_DEVICE float agree(float largest, WarpPeaks *peaks) {
+    const uint32_t of_warp = __reduce_max_sync(kAllLanes, bits(largest));
+    uint32_t *mine = peaks->of_warp[parity];
+    parity ^= 1;  // who reads this set's values of two jobs ago has met since
+    if (threadIdx.x % kWarp == 0) mine[threadIdx.x / kWarp] = of_warp;
+    meet(number, width);
+    uint32_t most = 0;
+    for (uint32_t w = 0; w < width / kWarp; ++w) most = max(most, mine[number * width / kWarp + w]);
+    return from_bits(most);
+  }
+};
+
+template <uint32_t kBlock, Way kWay>
 __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     seal_kernel(const __grid_constant__ SealTask task) {
-  __shared__ SealShared<kBlock> shared;
+  __shared__ SealShared<kBlock, kWay> shared;
+  constexpr bool kPairs = kWay != Way::kAny, kSearch = kWay == Way::kSearched;
+  const PairPart pair_part(*task.codec.pairs);
+  pair_part.fill(&shared.pairs);
+  __syncthreads();
   const PairView view = view_of(shared.pairs);
-  Stage<kBlock> *stage = &shared.stages[threadIdx.x / kWarp];
-  load_pairs(*task.codec.pairs, &shared.pairs);
-  const uint32_t width = task.slot_threads, slot = threadIdx.x / width;
-  const uint32_t index = threadIdx.x % width, slots = kCodecThreads / width;
+  Slot slot(task.slot_threads);
+  const uint32_t slots = kCodecThreads / slot.width;
   const quire_page_layout &layout = task.codec.sealed;
   const uint32_t jobs = task.pages * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
   // A CTA's jobs follow one another: one page's layers and heads, whose turn is made once.
   const uint32_t share = ((jobs + slots - 1) / slots + gridDim.x - 1) / gridDim.x * slots;
   const uint32_t begin = blockIdx.x * share, end = min(begin + share, jobs);
-  Job job = job_of(task, begin + slot);
-  uint32_t turned_page = 0;
-  bool turned = false;
+  Job job = job_of(task, begin + slot.number);
+  PageTurn &turn = shared.turns[slot.number];
   uint32_t nonfinite = 0;
+  OpenAhead<kBlock> ahead;
+  ahead.ready = false;
   QUIRE_ROLLED
-  for (uint32_t first = begin; first < end; first += slots, advance(task, slots, &job)) {
+  for (uint32_t first = begin; first < end; first += slots) {
     const quire_part_layout &part = job.is_k ? layout.k : layout.v;
-    uint8_t *frame = task.frames.sealed.base + task.to[job.page] * task.frames.sealed.stride;
-    uint8_t *sealed = frame + quire_head_offset(&layout, job.layer, job.head);
-    const uint8_t *open = task.frames.open.base + task.from[job.page] * task.frames.open.stride +
-                          quire_head_offset(&task.codec.open, job.layer, job.head);
     const bool anchored = job.active() && job.is_k && task.codec.anchored != nullptr &&
                           task.codec.anchored[job.layer] != 0;
-    __syncthreads();  // the turn and the maximum of the job before are no longer read
-    if (anchored && !(turned && turned_page == task.page_index[job.page])) {
-      turned_page = task.page_index[job.page];
-      turned = true;
-      make_page_turn(task.codec.turns, turned_page, index, width, &shared.turns[slot]);
-    }
-    if (index == 0) shared.largest[slot] = 0;
-    __syncthreads();
-    const uint32_t blocks = job.active() ? layout.page_tokens * part.blocks : 0;
-    const bool once = blocks <= width;
+    slot.make_turn(task.codec.turns, task.page_index[job.page], anchored, &turn);
+    const uint32_t blocks = blocks_of(task, job);
+    const bool once = blocks <= slot.width;
     float x[kBlock], largest = 0, largest_here = 0;
-    Row row = {};
+    bool hard = !kPairs;  // of the warp's last step
     QUIRE_ROLLED
-    for (uint32_t at = 0; at < blocks; at += width) {
-      row = row_of(part, at + index < blocks ? task.tokens : 0, at + index);
-      nonfinite += prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row,
-                                        at + index / kWarp * kWarp, stage, x, &largest);
-      largest_here = fmaxf(largest_here, largest <= kLargest ? largest : finite_peak(x));
-    }
-    const uint32_t of_warp = __reduce_max_sync(kAllLanes, bits(largest_here));
-    if (threadIdx.x % kWarp == 0) atomicMax(&shared.largest[slot], of_warp);
-    __syncthreads();
-    const uint32_t exponent = exponent_of(from_bits(shared.largest[slot]));
-    QUIRE_ROLLED
-    for (uint32_t at = 0; at < blocks; at += width) {
-      const bool use = at + index < blocks;
-      if (!once) {
-        row = row_of(part, use ? task.tokens : 0, at + index);
-        prepare_open<kBlock>(task, job, shared.turns[slot], anchored, open, row,
-                             at + index / kWarp * kWarp, stage, x, &largest);
+    for (uint32_t at = slot.index; blocks > at - slot.index; at += slot.width) {
+      if constexpr (kPairs) {
+        prepare_block<kBlock>(task, turn, job, anchored, at, blocks,
+                              &shared.stages[threadIdx.x / kWarp], &ahead, x);
+        largest = peak(x);
+        hard = __any_sync(kAllLanes, !(largest <= kLargest)) != 0;
       }
-      Encoded<kBlock> encoded;
-      encode_block<kBlock>(task.codec, part, view, x, largest, exponent, task.search != 0,
-                           &encoded);
-      if (use) store_encoded<kBlock>(part, sealed, row.token, row.block, encoded);
+      if (hard) {
+        const Found found =
+            seal_step<kBlock>(task, shared.pairs, turn, job, anchored, at, blocks, kNoExponent);
+        nonfinite += found.nonfinite;
+        largest = found.largest;
+      }
+      largest_here = fmaxf(largest_here, largest);
     }
-    if (job.active() && index == 0) finish_head(task, job, frame, sealed, exponent, anchored);
+    const uint32_t exponent = exponent_of(slot.agree(largest_here, &shared.peaks));
+    Job next = job;
+    advance(task, slots, &next);
+    if constexpr (kPairs && kBlock < 64) {
+      // Beyond one step a job needs the registers, or its own rows again.
+      if (once && first + slots < end) ahead.ask(task, next, slot.index, blocks_of(task, next));
+    }
+    QUIRE_ROLLED
+    for (uint32_t at = slot.index; blocks > at - slot.index; at += slot.width) {
+      if constexpr (kPairs) {
+        if (!once) {
+          prepare_block<kBlock>(task, turn, job, anchored, at, blocks,
+                                &shared.stages[threadIdx.x / kWarp], &ahead, x);
+          largest = peak(x);
+          hard = false;
+        }
+        hard = hard || __any_sync(kAllLanes, !pairs_reach<kSearch>(largest, exponent)) != 0;
+        if (!hard) {
+          Encoded<kBlock> encoded;
+          encode_pair<kBlock, kSearch>(view, x, largest, exponent, &encoded);
+          if (at < blocks) {
+            const Row row = row_of(part, task.tokens, at);
+            store_encoded<kBlock>(part, Chunks(task, job).sealed, row.token, row.block, encoded);
+          }
+          continue;
+        }
+      }
+      seal_step<kBlock>(task, shared.pairs, turn, job, anchored, at, blocks, exponent);
+    }
+    if (job.active() && slot.index == 0) {
+      const Chunks chunks(task, job);
+      finish_head(task, job, chunks.frame, chunks.sealed, exponent, anchored);
+    }
+    job = next;
   }
   add_count(task.nonfinite, nonfinite);
 }
@@ -260,7 +412,15 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
       const bool use = at + index < blocks;
       const Row row = row_of(part, layout.page_tokens, use ? at + index : 0);
       float x[kBlock];
-      decode_block<kBlock>(part, view, sealed, row.token, row.block, exponent, x);
+      if (part.code_bits == 8) {
+        Coded<kBlock, 8> coded;
+        fetch_block(part, sealed, row.token, row.block, &coded);
+        decode_fetched<kBlock, 8>(part, view, coded, exponent, x);
+      } else {
+        Coded<kBlock, 4> coded;
+        fetch_block(part, sealed, row.token, row.block, &coded);
+        decode_fetched<kBlock, 4>(part, view, coded, exponent, x);
+      }
       if (part.rotation_size > 1) rotate<kBlock>(x, part.rotation_size, part.rotation_read);
       if (anchored) {
         apply_anchor<kBlock, false>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
@@ -288,10 +448,11 @@ uint32_t slot_width(const quire_page_layout &layout, bool with_k, bool with_v) {
   return width;
 }
 
-// Batches of pages, parts of different blocks apart: kernel(block size) names what runs.
-template <class Kernel>
+// Batches of pages: run(task, part) launches for the parts that the task names, of which `part` is
+// one.
+template <class Run>
 cudaError_t for_batches(const CudaCodec &codec, const SealArgs &args, unsigned long long *nonfinite,
-                        cudaStream_t stream, const Kernel &kernel) {
+                        bool alike, const Run &run) {
   const quire_page_layout &layout = codec.sealed;
   if (!quire_format_has_open_pages(layout.format)) return cudaErrorInvalidValue;
   if (args.pages == 0) return cudaSuccess;
@@ -306,6 +467,8 @@ cudaError_t for_batches(const CudaCodec &codec, const SealArgs &args, unsigned l
   task.tokens =
       args.tokens == 0 || args.tokens > layout.page_tokens ? layout.page_tokens : args.tokens;
   task.search = args.search ? 1 : 0;
+  // for_parts asks for rows: any address says that a part is there.
+  const Rows there = {args.frames.open.base, 0, 0}, none = {nullptr, 0, 0};
   for (uint32_t begin = 0; begin < args.pages; begin += kFramesALaunch) {
     task.pages = args.pages - begin < kFramesALaunch ? args.pages - begin : kFramesALaunch;
     for (uint32_t i = 0; i < task.pages; ++i) {
@@ -313,43 +476,63 @@ cudaError_t for_batches(const CudaCodec &codec, const SealArgs &args, unsigned l
       task.to[i] = args.to[begin + i];
       task.page_index[i] = args.page_index != nullptr ? args.page_index[begin + i] : 0;
     }
-    // for_blocks asks for rows: any address says that a part is there.
-    const Rows there = {args.frames.open.base, 0, 0};
-    const Rows none = {nullptr, 0, 0};
-    const Rows v_part = layout.v.dim != 0 ? there : none;
-    const cudaError_t error =
-        for_blocks(layout, there, v_part, [&](auto size, const Rows &k, const Rows &v) {
-          constexpr uint32_t kBlock = decltype(size)::value;
+    const cudaError_t error = for_parts(
+        there, layout.v.dim != 0 ? there : none, alike, [&](const Rows &k, const Rows &v) {
           task.with_k = k.data != nullptr ? 1 : 0;
           task.with_v = v.data != nullptr ? 1 : 0;
           task.slot_threads = slot_width(layout, task.with_k != 0, task.with_v != 0);
-          const uint64_t jobs =
-              uint64_t{task.pages} * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
-          const uint64_t ctas = (jobs * task.slot_threads + kCodecThreads - 1) / kCodecThreads;
-          const uint64_t most = uint64_t{processors()} * resident<kBlock>();
-          const auto grid = static_cast<uint32_t>(ctas < most ? ctas : most);
-          if constexpr (kBlock == 0) {
-            return cudaErrorInvalidValue;
-          } else {
-            return launch(kernel(size), grid, kCodecThreads, stream, task);
-          }
+          return run(task, task.with_k != 0 ? layout.k : layout.v);
         });
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }
 
+cudaError_t launch_jobs(void (*kernel)(SealTask), const SealTask &task, uint32_t resident,
+                        cudaStream_t stream) {
+  const quire_page_layout &layout = task.codec.sealed;
+  const uint64_t jobs =
+      uint64_t{task.pages} * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
+  const uint64_t ctas = (jobs * task.slot_threads + kCodecThreads - 1) / kCodecThreads;
+  const uint64_t most = uint64_t{processors()} * resident;
+  return launch(kernel, static_cast<uint32_t>(ctas < most ? ctas : most), kCodecThreads, stream,
+                task);
+}
+
 }  // namespace
 
 cudaError_t seal(const CudaCodec &codec, const SealArgs &args, unsigned long long *nonfinite,
                  cudaStream_t stream) noexcept {
-  return for_batches(codec, args, nonfinite, stream,
-                     [](auto size) { return seal_kernel<decltype(size)::value>; });
+  const quire_page_layout &layout = codec.sealed;
+  const Way way_k = way_of(codec, layout.k, args.search);
+  const Way way_v = way_of(codec, layout.v, args.search);
+  const bool alike = way_k == way_v && block_of(layout.k) == block_of(layout.v);
+  return for_batches(
+      codec, args, nonfinite, alike, [&](const SealTask &task, const quire_part_layout &part) {
+        return for_encoder(block_of(part), task.with_k != 0 ? way_k : way_v,
+                           [&](auto block, auto way) -> cudaError_t {
+                             constexpr uint32_t kBlock = decltype(block)::value;
+                             if constexpr (kBlock == 0) {
+                               return cudaErrorInvalidValue;
+                             } else {
+                               return launch_jobs(seal_kernel<kBlock, decltype(way)::value>, task,
+                                                  resident<kBlock>(), stream);
+                             }
+                           });
+      });
 }
 
 cudaError_t unseal(const CudaCodec &codec, const SealArgs &args, cudaStream_t stream) noexcept {
-  return for_batches(codec, args, nullptr, stream,
-                     [](auto size) { return unseal_kernel<decltype(size)::value>; });
+  const quire_page_layout &layout = codec.sealed;
+  return for_batches(codec, args, nullptr, block_of(layout.k) == block_of(layout.v),
+                     [&](const SealTask &task, const quire_part_layout &part) {
+                       const auto run = [&](auto block, auto) {
+                         constexpr uint32_t kBlock = decltype(block)::value;
+                         return launch_jobs(unseal_kernel<kBlock>, task, resident<kBlock>(),
+                                            stream);
+                       };
+                       return for_one_block(block_of(part), run, 0);
+                     });
 }
 
 }  // namespace quire::kernels::cuda

@@ -14,6 +14,14 @@ namespace quire::kernels::cuda {
 
 inline constexpr uint32_t kCodecThreads = 256;
 
+// How a kernel encodes.
+enum class Way : uint32_t {
+  kPlain,     // not at all
+  kAny,       // as the codec says, decided block by block
+  kTried,     // signed e4m3 scales through the table of pairs, both signs of one magnitude
+  kSearched,  // the same, of four magnitudes
+};
+
 // CTAs a multiprocessor that kernels are compiled and grids sized for: 128 registers a thread where
 // blocks are encoded, 80 where rows are copied.
 template <uint32_t kBlock>
@@ -75,33 +83,89 @@ inline uint32_t block_of(const quire_part_layout &part) {
   return part.code_bits < 16 ? part.block : 0;
 }
 
-// Calls f(block size, k, v) once, or for K and V apart where their blocks differ; parts that are
-// not in a call have nullptr.
-template <class F>
-cudaError_t for_one_block(uint32_t block, const Rows &k, const Rows &v, const F &f) {
+// Blocks below 16 have rows of a few dozen values: no kernels of their own for them.
+inline Way way_of(const CudaCodec &codec, const quire_part_layout &part, bool search) {
+  if (block_of(part) == 0) return Way::kPlain;
+  const bool pairs = codec.paired != 0 && part.codec.codebook == QUIRE_CODEBOOK_TABLE16 &&
+                     part.codec.scale == QUIRE_SCALE_E4M3 && part.rotation_size > 1;
+  if (!pairs || part.block < 16) return Way::kAny;
+  return search ? Way::kSearched : Way::kTried;
+}
+
+template <Way kWay>
+using WayConstant = std::integral_constant<Way, kWay>;
+template <uint32_t kNumber>
+using Constant = std::integral_constant<uint32_t, kNumber>;
+
+template <class F, class Fixed>
+cudaError_t for_one_block(uint32_t block, const F &f, Fixed fixed) {
   switch (block) {
-    case 0:
-      return f(std::integral_constant<uint32_t, 0>(), k, v);
     case 8:
-      return f(std::integral_constant<uint32_t, 8>(), k, v);
+      return f(Constant<8>(), fixed);
     case 16:
-      return f(std::integral_constant<uint32_t, 16>(), k, v);
+      return f(Constant<16>(), fixed);
     case 32:
-      return f(std::integral_constant<uint32_t, 32>(), k, v);
+      return f(Constant<32>(), fixed);
     default:
-      return f(std::integral_constant<uint32_t, 64>(), k, v);
+      return f(Constant<64>(), fixed);
   }
 }
 
+// Calls f(block size, way) for a part; block size 0 and kPlain go together.
 template <class F>
-cudaError_t for_blocks(const quire_page_layout &layout, const Rows &k, const Rows &v, const F &f) {
-  const uint32_t of_k = block_of(layout.k), of_v = block_of(layout.v);
+cudaError_t for_encoder(uint32_t block, Way way, const F &f) {
+  if (way == Way::kPlain) return f(Constant<0>(), WayConstant<Way::kPlain>());
+  if (way == Way::kAny) return for_one_block(block, f, WayConstant<Way::kAny>());
+  const auto of_pairs = [&](auto fixed) {
+    if (block == 16) return f(Constant<16>(), fixed);
+    return block == 32 ? f(Constant<32>(), fixed) : f(Constant<64>(), fixed);
+  };
+  return way == Way::kTried ? of_pairs(WayConstant<Way::kTried>())
+                            : of_pairs(WayConstant<Way::kSearched>());
+}
+
+// Calls f(k, v) once where both parts are in the call and alike, else for each that is, with rows
+// that are not there for the other.
+template <class F>
+cudaError_t for_parts(const Rows &k, const Rows &v, bool alike, const F &f) {
   if (k.data == nullptr && v.data == nullptr) return cudaSuccess;
-  if (k.data == nullptr) return for_one_block(of_v, k, v, f);
-  if (v.data == nullptr || of_k == of_v) return for_one_block(of_k, k, v, f);
+  if (k.data == nullptr || v.data == nullptr || alike) return f(k, v);
   const Rows none = {nullptr, 0, 0};
-  const cudaError_t error = for_one_block(of_k, k, none, f);
-  return error != cudaSuccess ? error : for_one_block(of_v, none, v, f);
+  const cudaError_t error = f(k, none);
+  return error != cudaSuccess ? error : f(none, v);
+}
+
+// ---- calls that move rows
+
+// All of a task but its parts; an error where the arguments are none that kernels can take.
+template <class Args>
+cudaError_t make_task(const CudaCodec &codec, const Args &args, RowsTask *task) {
+  const quire_page_layout &layout = codec.sealed;
+  if (args.layer >= layout.layers) return cudaErrorInvalidValue;
+  task->codec = codec;
+  task->frames = args.frames;
+  task->map = args.map;
+  task->layer = args.layer;
+  task->n = args.n;
+  task->dtype = args.dtype;
+  task->k = make_rows(layout.k, layout.kv_heads, args.dtype, args.k, args.k_token_stride,
+                      args.k_head_stride);
+  task->v = make_rows(layout.v, layout.kv_heads, args.dtype, layout.v.dim != 0 ? args.v : nullptr,
+                      args.v_token_stride, args.v_head_stride);
+  return aligned_rows(task->k) && aligned_rows(task->v) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+// Launches a kernel for the parts that have rows.
+inline cudaError_t launch_rows(void (*kernel)(RowsTask), uint32_t block, uint32_t resident,
+                               RowsTask task, const Rows &k, const Rows &v, cudaStream_t stream) {
+  const quire_page_layout &layout = task.codec.sealed;
+  task.k = k;
+  task.v = v;
+  task.deal_k = make_deal(layout.k, block, task.n);
+  task.deal_v = make_deal(layout.v, block, task.n);
+  task.tiles = make_tiles(k, v, task.deal_k, task.deal_v, layout.kv_heads, resident);
+  const Grid grid = grid_for(task.tiles.all, resident);
+  return launch(kernel, grid.blocks, grid.threads, stream, task);
 }
 
 // ---- device code

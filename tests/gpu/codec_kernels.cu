@@ -4,7 +4,7 @@
 
 #include <cuda_fp16.h>
 
-#include "kernels/cuda/codec_block.cuh"
+#include "kernels/cuda/codec_encode.cuh"
 
 namespace quire::test {
 namespace {
@@ -14,7 +14,8 @@ using namespace kernels::cuda;
 __global__ void every_float_kernel(const __grid_constant__ CudaCodec codec,
                                    unsigned long long *wrong) {
   __shared__ PairShared shared;
-  load_pairs(*codec.pairs, &shared);
+  const PairPart part(*codec.pairs);
+  part.fill(&shared);
   __syncthreads();
   const PairView view = view_of(shared);
   unsigned long long count = 0;

@@ -148,12 +148,15 @@ class EmulatedBlock {
     return w.values[parity];
   }
 
-  void barrier() {
-    const uint64_t wanted = (barriers_ / fibers_.size() + 1) * fibers_.size();
-    ++barriers_;
+  // Barrier 0 is that of all threads; others have as many as they say.
+  void barrier(uint32_t number, uint64_t threads) {
+    uint64_t &arrived = barriers_[number];
+    const uint64_t wanted = (arrived / threads + 1) * threads;
+    ++arrived;
     progress_ = true;
-    while (barriers_ < wanted) yield();
+    while (arrived < wanted) yield();
   }
+  void barrier() { barrier(0, fibers_.size()); }
 
  private:
   struct Fiber {
@@ -230,7 +233,7 @@ class EmulatedBlock {
   std::vector<Warp> warps_;
   ucontext_t main_ = {};
   uint32_t at_ = 0;
-  uint64_t barriers_ = 0;
+  uint64_t barriers_[16] = {};
   bool progress_ = false;
   [[maybe_unused]] void *main_fake_ = nullptr;
   [[maybe_unused]] const void *main_stack_ = nullptr;
@@ -292,6 +295,11 @@ inline void __syncwarp() {
 inline void __syncthreads() {
   quire::test::EmulatedBlock::current()->barrier();
 }
+namespace quire::kernels::cuda {
+inline void named_barrier(uint32_t number, uint32_t threads) {
+  test::EmulatedBlock::current()->barrier(number, threads);
+}
+}  // namespace quire::kernels::cuda
 inline int __syncthreads_or(int condition) {
   static int any = 0;
   __syncthreads();  // the answer before this one has been read by all
