@@ -22,7 +22,8 @@ namespace {
 
 // Headers of pages that the tile touches, and the statistics of direct ones.
 QUIRE_DEVICE void mark_pages(const RowsTask &task, const Tile &tile, const Place &place) {
-  if (place.frame == nullptr || !place.first || tile.with_k != (task.k.data != nullptr)) return;
+  if (place.frame == nullptr || !place.first || tile.with_k(task) != (task.k.data != nullptr))
+    return;
   const quire_page_layout &layout = place.open ? task.codec.open : task.codec.sealed;
   if (tile.head == 0) write_header(layout, place.frame);
   if (layout.statistics != 0) {
@@ -36,13 +37,13 @@ constexpr uint32_t kDirectByte = kDirectExponent + QUIRE_EXPONENT_BIAS;
 // One step of a tile, whatever is in it. Returns this lane's values that were not finite.
 template <uint32_t kBlock>
 QUIRE_OUTLINED uint32_t encode_step(const RowsTask &task, const PairShared &pairs, Tile tile,
-                                    bool is_k, Place place, uint32_t wanted, uint32_t begin) {
+                                    Step step, Place place, uint32_t wanted) {
   const quire_page_layout &layout = task.codec.sealed;
-  const quire_part_layout &part = is_k ? layout.k : layout.v;
-  const Rows &rows = is_k ? task.k : task.v;
-  const LaneBlock at(is_k ? task.deal_k : task.deal_v, part, tile, place, wanted, begin);
+  const quire_part_layout &part = task.part(step.is_k);
+  const Rows &rows = task.rows(step.is_k);
+  const LaneBlock at(task, tile, step, place, wanted);
   const uint8_t *row = at.use ? rows_at(rows, tile) + at.token * rows.token_stride : nullptr;
-  const uint32_t bytes = kBlock * (task.dtype == DType::kF32 ? 4u : 2u);
+  const uint32_t bytes = kBlock * dtype_bytes(task.dtype);
   float x[kBlock], largest;
   const auto load = [&](uint32_t b) {
     if (row != nullptr) {
@@ -63,94 +64,70 @@ QUIRE_OUTLINED uint32_t encode_step(const RowsTask &task, const PairShared &pair
   return bad;
 }
 
-// Whether rows go by way of a Stage.
+// Asks for the rows of a step, where they go by way of the stage. Returns whether they do.
 template <uint32_t kBlock>
-QUIRE_DEVICE bool staged(const RowsTask &task, bool is_k) {
-  const quire_page_layout &layout = task.codec.sealed;
-  return task.dtype != DType::kF32 && Stage<kBlock>::takes((is_k ? layout.k : layout.v).blocks);
+QUIRE_DEVICE bool ask_rows(const RowsTask &task, const Tile &tile, const Step &step,
+                           Stage<kBlock> *stage) {
+  const uint32_t blocks = task.part(step.is_k).blocks;
+  if (task.dtype == DType::kF32 || !Stage<kBlock>::takes(blocks)) return false;
+  if constexpr (kBlock < 64) {
+    const Rows &rows = task.rows(step.is_k);
+    ask_pieces<kBlock>(rows_at(rows, tile), rows.token_stride, blocks, step.begin,
+                       tile.tokens(task), stage);
+  }
+  return true;
 }
 
-// Rows of 16-bit values on their way to a warp.
+// The values of a step, asked for or not; then asks for the next step's.
 template <uint32_t kBlock>
-struct RowsAhead {
-  uint4 pieces[kBlock / 8];
-  bool ready;
-
-  QUIRE_DEVICE void ask(const RowsTask &task, const Tile &tile, bool is_k, uint32_t begin) {
-    ready = staged<kBlock>(task, is_k);
-    if (!ready) return;
-    const Rows &rows = is_k ? task.k : task.v;
-    load_pieces<kBlock>(rows_at(rows, tile), rows.token_stride,
-                        (is_k ? task.codec.sealed.k : task.codec.sealed.v).blocks, begin,
-                        tile.tokens, pieces);
+QUIRE_DEVICE void take_rows(const RowsTask &task, const Walk &walk, const Step &step,
+                            const LaneBlock &at, Stage<kBlock> *stage, bool *asked,
+                            float (&x)[kBlock]) {
+  const Tile &tile = walk.tile;
+  if (!*asked) *asked = ask_rows<kBlock>(task, tile, step, stage);
+  if (!*asked) {
+    const Rows &rows = task.rows(step.is_k);
+    const uint32_t row = at.token < tile.tokens(task) ? at.token : 0;
+    load_block<kBlock>(task.dtype,
+                       rows_at(rows, tile) + row * rows.token_stride +
+                           at.block * (kBlock * dtype_bytes(task.dtype)),
+                       x);
+    return;
   }
-  // The first step of the next tile, if it has sealed rows.
-  QUIRE_DEVICE void ask_behind(const RowsTask &task, Walk *walk) {
-    ready = false;
-    if (!walk->more()) return;
-    walk->resolve(task);
-    const bool sealed = walk->next_place.frame != nullptr && !walk->next_place.open;
-    if (__any_sync(kAllLanes, sealed)) ask(task, walk->next, walk->next.with_k, 0);
+  if constexpr (kBlock < 64) {
+    uint4 q[kBlock / 8];
+    take_pieces<kBlock>(*stage, q);
+    widen_pieces<kBlock>(task.dtype, q, x);
   }
-};
+  *asked = false;
+  if (!step.last) {
+    *asked = ask_rows<kBlock>(task, tile, step.next(task, tile), stage);
+  } else if (walk.more() && sealed_tokens(walk.next_place(task)) != 0) {
+    const Tile next = walk.next(task);
+    *asked = ask_rows<kBlock>(task, next, Step::first(task, next), stage);
+  }
+}
 
-// The sealed rows of a tile that the table of pairs is made for.
+// A step that the table of pairs is made for.
 template <uint32_t kBlock, bool kSearch>
-QUIRE_DEVICE uint32_t encode_pairs(const RowsTask &task, const PairShared &pairs, Walk *walk,
-                                   uint32_t wanted, Stage<kBlock> *stage, RowsAhead<kBlock> *ahead) {
-  const quire_page_layout &layout = task.codec.sealed;
-  const PairView view = view_of(pairs);
-  const Tile tile = walk->tile;
-  uint32_t nonfinite = 0, begin = 0;
-  bool is_k = tile.with_k, last = false;
-  QUIRE_ROLLED
-  while (!last) {
-    const quire_part_layout &part = is_k ? layout.k : layout.v;
-    const Deal &deal = is_k ? task.deal_k : task.deal_v;
-    const uint32_t now = begin;
-    const bool now_k = is_k;
-    begin += kWarp;
-    if (begin >= deal.tile_tokens * part.blocks) {
-      begin = 0;
-      last = !(is_k && tile.with_v);
-      is_k = false;
-    }
-    const LaneBlock at(deal, part, tile, walk->place, wanted, now);
-    float x[kBlock];
-    if (staged<kBlock>(task, now_k)) {
-      if constexpr (kBlock < 64) {
-        if (!ahead->ready) ahead->ask(task, tile, now_k, now);
-        exchange_pieces<kBlock>(ahead->pieces, stage);
-        widen_pieces<kBlock>(task.dtype, ahead->pieces, x);
-        if (!last) {
-          ahead->ask(task, tile, is_k, begin);
-        } else {
-          ahead->ask_behind(task, walk);
-        }
-      }
-    } else {
-      const uint32_t row = at.token < tile.tokens ? at.token : 0;
-      load_block<kBlock>(task.dtype,
-                         rows_at(now_k ? task.k : task.v, tile) +
-                             row * (now_k ? task.k : task.v).token_stride +
-                             at.block * (kBlock * dtype_bytes(task.dtype)),
-                         x);
-    }
-    rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
-    const float largest = peak(x);
-    if (__any_sync(kAllLanes, !pairs_reach<kSearch>(largest, kDirectByte))) {
-      nonfinite += encode_step<kBlock>(task, pairs, tile, now_k, walk->place, wanted, now);
-      continue;
-    }
-    Encoded<kBlock> encoded;
-    encode_pair<kBlock, kSearch>(view, x, largest, kDirectByte, &encoded);
-    if (at.use) {
-      store_encoded<kBlock>(part,
-                            at.place.frame + quire_head_offset(&layout, task.layer, tile.head),
-                            at.place.offset, at.block, encoded);
-    }
+QUIRE_DEVICE uint32_t encode_pairs(const RowsTask &task, const PairShared &pairs, const Walk &walk,
+                                   const Step &step, uint32_t wanted, Stage<kBlock> *stage,
+                                   bool *asked) {
+  const quire_part_layout &part = task.part(step.is_k);
+  const LaneBlock at(task, walk.tile, step, walk.place, wanted);
+  uint8_t *chunk =
+      at.place.frame + quire_head_offset(&task.codec.sealed, task.layer, walk.tile.head);
+  float x[kBlock];
+  take_rows<kBlock>(task, walk, step, at, stage, asked, x);
+  rotate<kBlock>(x, part.rotation_size, part.rotation_stored);
+  const float largest = peak(x);
+  if (__any_sync(kAllLanes, !pairs_reach<kSearch>(largest, kDirectByte))) {
+    return encode_step<kBlock>(task, pairs, walk.tile, step, walk.place, wanted);
   }
-  return nonfinite;
+  Encoded<kBlock> encoded;
+  encode_pair<kBlock, kSearch>(view_of(pairs), x, largest, kDirectByte, &encoded);
+  if (at.use) store_encoded<kBlock>(part, chunk, at.place.offset, at.block, encoded);
+  return 0;
 }
 
 template <uint32_t kBlock, Way kWay>
@@ -181,36 +158,28 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     }
   }
   uint32_t nonfinite = 0;
-  RowsAhead<kBlock == 0 ? 8 : kBlock> ahead;
-  ahead.ready = false;
+  bool asked = false;
   QUIRE_ROLLED
   while (walk.more()) {
     walk.enter(task);
     const Place &place = walk.place;
-    const Tile &tile = walk.tile;
-    if (threadIdx.x % kWarp < tile.tokens) mark_pages(task, tile, place);
-    const bool there = place.frame != nullptr;
-    const bool plain = there && (kWay == Way::kPlain || place.open);
+    if (threadIdx.x % kWarp < walk.tile.tokens(task)) mark_pages(task, walk.tile, place);
+    const bool plain = place.frame != nullptr && (kWay == Way::kPlain || place.open);
     if (__any_sync(kAllLanes, plain)) {
-      move_plain<true, kWay != Way::kPlain>(task, tile, place, plain);
+      move_plain<true, kWay != Way::kPlain>(task, walk.tile, place, plain);
     }
     if constexpr (kWay != Way::kPlain) {
-      const uint32_t sealed = __ballot_sync(kAllLanes, there && !place.open);
-      if (sealed == 0) continue;
-      if constexpr (kWay == Way::kAny) {
-        QUIRE_ROLLED
-        for (uint32_t part = tile.with_k ? 0 : 1; part < (tile.with_v ? 2u : 1u); ++part) {
-          const bool is_k = part == 0;
-          const uint32_t blocks = (is_k ? task.deal_k : task.deal_v).tile_tokens *
-                                  (is_k ? task.codec.sealed.k : task.codec.sealed.v).blocks;
-          QUIRE_ROLLED
-          for (uint32_t begin = 0; begin < blocks; begin += kWarp) {
-            nonfinite += encode_step<kBlock>(task, shared.pairs, tile, is_k, place, sealed, begin);
-          }
+      const uint32_t sealed = sealed_tokens(place);
+      Step step = Step::first(task, walk.tile);
+      QUIRE_ROLLED
+      for (bool more = sealed != 0; more; step = step.next(task, walk.tile)) {
+        more = !step.last;
+        if constexpr (kWay == Way::kAny) {
+          nonfinite += encode_step<kBlock>(task, shared.pairs, walk.tile, step, place, sealed);
+        } else {
+          nonfinite += encode_pairs<kBlock, kWay == Way::kSearched>(
+              task, shared.pairs, walk, step, sealed, &shared.stages[threadIdx.x / kWarp], &asked);
         }
-      } else {
-        nonfinite += encode_pairs<kBlock, kWay == Way::kSearched>(
-            task, shared.pairs, &walk, sealed, &shared.stages[threadIdx.x / kWarp], &ahead);
       }
     }
   }

@@ -34,6 +34,25 @@ QUIRE_DEVICE uint32_t shared_address(const void *p) {
 #endif
 }
 
+// Sixteen bytes into shared memory, or zeros, by and by: in order before wait_for_copies() of the
+// same thread.
+QUIRE_DEVICE void copy_ahead(uint4 *to, const uint8_t *from, bool there) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(shared_address(to)), "l"(from), "r"(there ? 16u : 0u)
+               : "memory");
+#else
+  *to = there ? *reinterpret_cast<const uint4 *>(from) : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+QUIRE_DEVICE void wait_for_copies() {
+#if defined(__CUDA_ARCH__)
+  asm volatile("cp.async.wait_all;" : : : "memory");
+#endif
+}
+
 // ---- rows in and out
 
 // 16-bit values, eight a piece; quantised paths only (NaNs stay NaNs of any kind).
@@ -144,11 +163,12 @@ struct Stage<64> {  // would take too much shared memory beside the tables
   QUIRE_DEVICE static bool takes(uint32_t) { return false; }
 };
 
-// The 32 blocks from block `begin` on (a multiple of 32) of a tile whose rows are `stride` bytes
-// apart, as they lie; rows from `limit` on are read as zeros. For block sizes with a Stage.
+// Asks for the 32 blocks from block `begin` on (a multiple of 32) of rows that lie `stride` bytes
+// apart, as they lie; rows from `limit` on become zeros. For block sizes with a Stage, whose pieces
+// were all read.
 template <uint32_t kBlock>
-QUIRE_DEVICE void load_pieces(const uint8_t *rows, int64_t stride, uint32_t blocks, uint32_t begin,
-                              uint32_t limit, uint4 (&q)[kBlock / 8]) {
+QUIRE_DEVICE void ask_pieces(const uint8_t *rows, int64_t stride, uint32_t blocks, uint32_t begin,
+                             uint32_t limit, Stage<kBlock> *stage) {
   using S = Stage<kBlock>;
   const uint32_t lane = threadIdx.x % kWarp, owner = lane / S::kPieces;
   const auto shift = static_cast<uint32_t>(__ffs(static_cast<int>(blocks)) - 1);
@@ -158,26 +178,21 @@ QUIRE_DEVICE void load_pieces(const uint8_t *rows, int64_t stride, uint32_t bloc
       rows + static_cast<int64_t>(row) * stride + block * (kBlock * 2) + lane % S::kPieces * 16;
   QUIRE_UNROLL
   for (uint32_t i = 0; i < S::kPieces; ++i) {
-    q[i] = make_uint4(0, 0, 0, 0);
-    if (row + i * rows_a_step < limit) {
-      q[i] = *reinterpret_cast<const uint4 *>(from + i * (rows_a_step * stride));
-    }
+    const bool there = row + i * rows_a_step < limit;
+    copy_ahead(&stage->pieces[S::at(i * S::kOwners + owner, lane % S::kPieces)],
+               there ? from + i * (rows_a_step * stride) : rows, there);
   }
 }
 
-// From pieces as they lie to each lane's own block. Warps call it together.
+// Each lane's own block of what was asked for. Warps call it together; the stage is free then.
 template <uint32_t kBlock>
-QUIRE_DEVICE void exchange_pieces(uint4 (&q)[kBlock / 8], Stage<kBlock> *stage) {
+QUIRE_DEVICE void take_pieces(const Stage<kBlock> &stage, uint4 (&q)[kBlock / 8]) {
   using S = Stage<kBlock>;
-  const uint32_t lane = threadIdx.x % kWarp, owner = lane / S::kPieces;
-  __syncwarp();  // what was here before has been read
-  QUIRE_UNROLL
-  for (uint32_t i = 0; i < S::kPieces; ++i) {
-    stage->pieces[S::at(i * S::kOwners + owner, lane % S::kPieces)] = q[i];
-  }
+  wait_for_copies();
   __syncwarp();
   QUIRE_UNROLL
-  for (uint32_t i = 0; i < S::kPieces; ++i) q[i] = stage->pieces[S::at(lane, i)];
+  for (uint32_t i = 0; i < S::kPieces; ++i) q[i] = stage.pieces[S::at(threadIdx.x % kWarp, i)];
+  __syncwarp();
 }
 
 // The other way; rows whose bit in `wanted` is 0 are not written.

@@ -127,6 +127,7 @@ struct Encoded {
 
 QUIRE_DEVICE uint32_t code_by_midpoints(const CudaCodec &codec, float z) {
   uint32_t code = 0;
+  QUIRE_ROLLED
   for (uint32_t i = 0; i < 15; ++i) code += z > codec.midpoints[i] ? 1u : 0u;
   return code;
 }
@@ -137,6 +138,7 @@ QUIRE_OUTLINED uint32_t encode_slow(const CudaCodec &codec, const quire_part_lay
                                     uint8_t *codes) {
   const uint32_t block = part.block;
   float largest = 0;
+  QUIRE_ROLLED
   for (uint32_t i = 0; i < block; ++i) {
     if (finite(x[i])) largest = fmaxf(largest, fabsf(x[i]));
   }
@@ -144,6 +146,7 @@ QUIRE_OUTLINED uint32_t encode_slow(const CudaCodec &codec, const quire_part_lay
   if (part.codec.codebook == QUIRE_CODEBOOK_INT8) {
     const uint32_t byte = float_to_e4m3_up(__fmul_rn(__fmul_rn(largest, 128.0f / 127.0f), up));
     const float r = reciprocal(__fmul_rn(e4m3_value(byte), down));
+    QUIRE_ROLLED
     for (uint32_t i = 0; i < block; ++i) {
       const float z = __fmul_rn(__fmul_rn(tame(x[i]), r), 128.0f);
       codes[i] = static_cast<uint8_t>(__float2int_rn(fmaxf(fminf(z, 127.0f), -127.0f)));
@@ -152,6 +155,7 @@ QUIRE_OUTLINED uint32_t encode_slow(const CudaCodec &codec, const quire_part_lay
   }
   if (part.codec.scale == QUIRE_SCALE_F16) {
     const float r = reciprocal(largest);
+    QUIRE_ROLLED
     for (uint32_t i = 0; i < block; ++i) {
       codes[i] = static_cast<uint8_t>(code_by_midpoints(codec, __fmul_rn(tame(x[i]), r)));
     }
@@ -159,16 +163,21 @@ QUIRE_OUTLINED uint32_t encode_slow(const CudaCodec &codec, const quire_part_lay
   }
   float best_error = 0, squares[kMaxBlock];
   uint32_t best = 256;
+  QUIRE_ROLLED
   for (uint32_t f = search ? 0 : 1; f < (search ? 4u : 2u); ++f) {
     const uint32_t magnitude = float_to_e4m3(__fmul_rn(__fmul_rn(largest, factor_of(f)), up));
+    QUIRE_ROLLED
     for (uint32_t sign = 0; sign < 2; ++sign) {
       const float s = __fmul_rn(e4m3_value(magnitude | sign << 7), down), r = reciprocal(s);
+      QUIRE_ROLLED
       for (uint32_t i = 0; i < block; ++i) {
         const uint32_t code = code_by_midpoints(codec, __fmul_rn(tame(x[i]), r));
         const float e = finite(x[i]) ? __fmaf_rn(-codec.values[code], s, x[i]) : 0.0f;
         squares[i] = __fmul_rn(e, e);
       }
+      QUIRE_ROLLED
       for (uint32_t stride = block / 2; stride > 0; stride /= 2) {
+        QUIRE_ROLLED
         for (uint32_t i = 0; i < stride; ++i)
           squares[i] = __fadd_rn(squares[i], squares[i + stride]);
       }
@@ -178,6 +187,7 @@ QUIRE_OUTLINED uint32_t encode_slow(const CudaCodec &codec, const quire_part_lay
     }
   }
   const float r = reciprocal(__fmul_rn(e4m3_value(best), down));
+  QUIRE_ROLLED
   for (uint32_t i = 0; i < block; ++i) {
     codes[i] = static_cast<uint8_t>(code_by_midpoints(codec, __fmul_rn(tame(x[i]), r)));
   }

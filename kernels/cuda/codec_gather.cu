@@ -36,10 +36,10 @@ QUIRE_DEVICE void zero_rows(uint8_t *base, int64_t stride, uint32_t row_bytes, u
 QUIRE_DEVICE void zero_tile(const RowsTask &task, const Tile &tile, uint32_t nowhere) {
   const quire_page_layout &layout = task.codec.sealed;
   const uint32_t bytes = dtype_bytes(task.dtype);
-  if (tile.with_k) {
+  if (tile.with_k(task)) {
     zero_rows(rows_at(task.k, tile), task.k.token_stride, layout.k.dim * bytes, nowhere);
   }
-  if (tile.with_v) {
+  if (tile.with_v(task)) {
     zero_rows(rows_at(task.v, tile), task.v.token_stride, layout.v.dim * bytes, nowhere);
   }
 }
@@ -62,7 +62,7 @@ struct CodesAhead {
       const uint2 s = *reinterpret_cast<const uint2 *>(chunk + layout.statistics);
       statistics = s.x, page_index = s.y;
     }
-    fetch_block(is_k ? layout.k : layout.v, chunk, at.place.offset, at.block, &coded);
+    fetch_block(task.part(is_k), chunk, at.place.offset, at.block, &coded);
   }
 };
 
@@ -93,15 +93,16 @@ QUIRE_DEVICE void add_anchors(const RowsTask &task, const Tile &tile, bool ancho
 }
 
 template <uint32_t kBlock>
-QUIRE_DEVICE void store_rows(const RowsTask &task, const Tile &tile, bool is_k, uint32_t begin,
+QUIRE_DEVICE void store_rows(const RowsTask &task, const Tile &tile, const Step &step,
                              uint32_t wanted, const LaneBlock &at, Stage<kBlock> *stage,
                              const float (&x)[kBlock]) {
-  const Rows &rows = is_k ? task.k : task.v;
-  const uint32_t blocks = (is_k ? task.codec.sealed.k : task.codec.sealed.v).blocks;
+  const Rows &rows = task.rows(step.is_k);
+  const uint32_t blocks = task.part(step.is_k).blocks;
   uint8_t *base = rows_at(rows, tile);
   if constexpr (kBlock < 64) {
     if (task.dtype != DType::kF32 && Stage<kBlock>::takes(blocks)) {
-      store_staged<kBlock>(task.dtype, x, base, rows.token_stride, blocks, begin, wanted, stage);
+      store_staged<kBlock>(task.dtype, x, base, rows.token_stride, blocks, step.begin, wanted,
+                           stage);
       return;
     }
   }
@@ -111,56 +112,37 @@ QUIRE_DEVICE void store_rows(const RowsTask &task, const Tile &tile, bool is_k, 
       base + at.token * rows.token_stride + at.block * (kBlock * dtype_bytes(task.dtype)));
 }
 
-// The sealed rows of the walk's tile.
+// A step's sealed rows; asks for the next step's.
 template <uint32_t kBlock, uint32_t kBits>
-QUIRE_DEVICE void decode_tile(const RowsTask &task, const DecodeView &view, Walk *walk,
-                              uint32_t wanted, WarpTurn *kept, Stage<kBlock> *stage,
-                              CodesAhead<kBlock, kBits> *ahead) {
-  const quire_page_layout &layout = task.codec.sealed;
-  const Tile tile = walk->tile;
-  const auto lane_block = [&](const Tile &of, bool is_k, const Place &place, uint32_t sealed,
-                              uint32_t begin) {
-    return LaneBlock(is_k ? task.deal_k : task.deal_v, is_k ? layout.k : layout.v, of, place,
-                     sealed, begin);
-  };
-  uint32_t begin = 0;
-  bool is_k = tile.with_k, last = false;
-  QUIRE_ROLLED
-  while (!last) {
-    const quire_part_layout &part = is_k ? layout.k : layout.v;
-    const uint32_t now = begin;
-    const bool now_k = is_k;
-    begin += kWarp;
-    if (begin >= (is_k ? task.deal_k : task.deal_v).tile_tokens * part.blocks) {
-      begin = 0;
-      last = !(is_k && tile.with_v);
-      is_k = false;
+QUIRE_DEVICE void decode_step(const RowsTask &task, const DecodeView &view, const Walk &walk,
+                              const Step &step, uint32_t wanted, WarpTurn *kept,
+                              Stage<kBlock> *stage, CodesAhead<kBlock, kBits> *ahead) {
+  const quire_part_layout &part = task.part(step.is_k);
+  const LaneBlock at(task, walk.tile, step, walk.place, wanted);
+  if (!ahead->ready) ahead->ask(task, walk.tile, step.is_k, at);
+  const uint32_t statistics = ahead->statistics, page_index = ahead->page_index;
+  float x[kBlock];
+  decode_fetched<kBlock, kBits>(part, view, ahead->coded,
+                                (step.is_k ? statistics : statistics >> 8) & 255u, x);
+  ahead->ready = false;
+  if (!step.last) {
+    const Step next = step.next(task, walk.tile);
+    ahead->ask(task, walk.tile, next.is_k, LaneBlock(task, walk.tile, next, walk.place, wanted));
+  } else if (walk.more()) {
+    const Place place = walk.next_place(task);
+    const uint32_t sealed = sealed_tokens(place);
+    if (sealed != 0) {
+      const Tile next = walk.next(task);
+      const Step first = Step::first(task, next);
+      ahead->ask(task, next, first.is_k, LaneBlock(task, next, first, place, sealed));
     }
-    const LaneBlock at = lane_block(tile, now_k, walk->place, wanted, now);
-    if (!ahead->ready) ahead->ask(task, tile, now_k, at);
-    const uint32_t statistics = ahead->statistics, page_index = ahead->page_index;
-    float x[kBlock];
-    decode_fetched<kBlock, kBits>(part, view, ahead->coded,
-                                  (now_k ? statistics : statistics >> 8) & 255u, x);
-    ahead->ready = false;
-    if (!last) {
-      ahead->ask(task, tile, is_k, lane_block(tile, is_k, walk->place, wanted, begin));
-    } else if (walk->more()) {
-      walk->resolve(task);
-      const Place &next = walk->next_place;
-      const uint32_t sealed = __ballot_sync(kAllLanes, next.frame != nullptr && !next.open);
-      if (sealed != 0) {
-        const bool next_k = walk->next.with_k;
-        ahead->ask(task, walk->next, next_k, lane_block(walk->next, next_k, next, sealed, 0));
-      }
-    }
-    if (part.rotation_size > 1) rotate<kBlock>(x, part.rotation_size, part.rotation_read);
-    if (now_k && part.codec.anchor != 0) {
-      const bool anchored = (statistics >> 16 & QUIRE_HEAD_ANCHORED) != 0;
-      add_anchors<kBlock>(task, tile, anchored, page_index, at.place.offset, at.block, kept, x);
-    }
-    store_rows<kBlock>(task, tile, now_k, now, wanted, at, stage, x);
   }
+  if (part.rotation_size > 1) rotate<kBlock>(x, part.rotation_size, part.rotation_read);
+  if (step.is_k && part.codec.anchor != 0) {
+    const bool anchored = (statistics >> 16 & QUIRE_HEAD_ANCHORED) != 0;
+    add_anchors<kBlock>(task, walk.tile, anchored, page_index, at.place.offset, at.block, kept, x);
+  }
+  store_rows<kBlock>(task, walk.tile, step, wanted, at, stage, x);
 }
 
 template <uint32_t kBlock>
@@ -185,25 +167,28 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     load_values(task.codec, &shared.values);
     __syncthreads();
   }
-  CodesAhead<kBlock == 0 ? 8 : kBlock, kBits == 0 ? 4 : kBits> ahead;
-  ahead.ready = false;
+  CodesAhead<kBlock == 0 ? 8 : kBlock, kBits == 0 ? 4 : kBits> ahead = {};
   QUIRE_ROLLED
   while (walk.more()) {
     walk.enter(task);
     const Place &place = walk.place;
     const bool there = place.frame != nullptr;
     const uint32_t nowhere =
-        __ballot_sync(kAllLanes, threadIdx.x % kWarp < walk.tile.tokens && !there);
+        __ballot_sync(kAllLanes, threadIdx.x % kWarp < walk.tile.tokens(task) && !there);
     if (nowhere != 0) zero_tile(task, walk.tile, nowhere);
     const bool plain = there && (kBlock == 0 || place.open);
     if (__any_sync(kAllLanes, plain)) {
       move_plain<false, kBlock != 0>(task, walk.tile, place, plain);
     }
     if constexpr (kBlock != 0) {
-      const uint32_t sealed = __ballot_sync(kAllLanes, there && !place.open);
-      if (sealed == 0) continue;
-      decode_tile<kBlock, kBits>(task, view_of(shared.values), &walk, sealed, &kept,
-                                 &shared.stages[warp], &ahead);
+      const uint32_t sealed = sealed_tokens(place);
+      Step step = Step::first(task, walk.tile);
+      QUIRE_ROLLED
+      for (bool more_steps = sealed != 0; more_steps; step = step.next(task, walk.tile)) {
+        more_steps = !step.last;
+        decode_step<kBlock, kBits>(task, view_of(shared.values), walk, step, sealed, &kept,
+                                   &shared.stages[warp], &ahead);
+      }
     }
   }
 }

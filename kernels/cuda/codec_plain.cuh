@@ -197,15 +197,17 @@ QUIRE_DEVICE void move_plain(const RowsTask &task, const Tile &tile, const Place
     return plain_rows(layout, is_k ? layout.k : layout.v, place, wanted, task.layer, tile.head,
                       rows_at(of, tile), of.token_stride);
   };
-  if (tile.with_k && tile.with_v && layout.k.dim == layout.v.dim) {
+  const bool with_k = tile.with_k(task), with_v = tile.with_v(task);
+  const uint32_t tokens = tile.all_tokens(task);
+  if (with_k && with_v && layout.k.dim == layout.v.dim) {
     const PlainRows both[2] = {rows(true), rows(false)};
-    plain_tile<kToPages, 2>(both, layout.k, task.dtype, tile.tile_tokens);
+    plain_tile<kToPages, 2>(both, layout.k, task.dtype, tokens);
     return;
   }
   QUIRE_ROLLED
-  for (uint32_t part = tile.with_k ? 0 : 1; part < (tile.with_v ? 2u : 1u); ++part) {
+  for (uint32_t part = with_k ? 0 : 1; part < (with_v ? 2u : 1u); ++part) {
     const PlainRows one[1] = {rows(part == 0)};
-    plain_tile<kToPages, 1>(one, part == 0 ? layout.k : layout.v, task.dtype, tile.tile_tokens);
+    plain_tile<kToPages, 1>(one, part == 0 ? layout.k : layout.v, task.dtype, tokens);
   }
 }
 

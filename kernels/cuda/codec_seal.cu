@@ -176,52 +176,46 @@ QUIRE_OUTLINED Found seal_step(const SealTask &task, const PairShared &pairs, co
   return found;
 }
 
-// Rows of open pages on their way to a warp, sixteen bytes a lane and piece.
+// Asks for a warp's rows of a job, from the block that its first lane has on, where they go by way
+// of the stage. Returns whether they do.
 template <uint32_t kBlock>
-struct OpenAhead {
-  uint4 pieces[kBlock / 8];
-  bool ready;
-
-  QUIRE_DEVICE void ask(const SealTask &task, const Job &job, uint32_t flat, uint32_t blocks) {
-    const quire_part_layout &part = job.is_k ? task.codec.sealed.k : task.codec.sealed.v;
-    const quire_part_layout &from = job.is_k ? task.codec.open.k : task.codec.open.v;
-    ready = Stage<kBlock>::takes(part.blocks);
-    if (!ready) return;
-    load_pieces<kBlock>(Chunks(task, job).open + from.codes, from.row_bytes, part.blocks,
-                        flat / kWarp * kWarp, flat / kWarp * kWarp < blocks ? task.tokens : 0,
-                        pieces);
+QUIRE_DEVICE bool ask_rows(const SealTask &task, const Job &job, uint32_t flat,
+                           Stage<kBlock> *stage) {
+  const quire_part_layout &part = job.is_k ? task.codec.sealed.k : task.codec.sealed.v;
+  const quire_part_layout &from = job.is_k ? task.codec.open.k : task.codec.open.v;
+  if (!Stage<kBlock>::takes(part.blocks)) return false;
+  if constexpr (kBlock < 64) {
+    const uint32_t begin = flat / kWarp * kWarp;
+    ask_pieces<kBlock>(Chunks(task, job).open + from.codes, from.row_bytes, part.blocks, begin,
+                       begin < blocks_of(task, job) ? task.tokens : 0, stage);
   }
-};
+  return true;
+}
 
 // A block of a job, minus its anchor and rotated; not tamed. Warps call it together.
 template <uint32_t kBlock>
 QUIRE_DEVICE void prepare_block(const SealTask &task, const PageTurn &turn, const Job &job,
-                                bool anchored, uint32_t flat, uint32_t blocks, Stage<kBlock> *stage,
-                                OpenAhead<kBlock> *ahead, float (&x)[kBlock]) {
+                                bool anchored, uint32_t flat, Stage<kBlock> *stage, bool *asked,
+                                float (&x)[kBlock]) {
   const quire_part_layout &part = job.is_k ? task.codec.sealed.k : task.codec.sealed.v;
   const quire_part_layout &from = job.is_k ? task.codec.open.k : task.codec.open.v;
-  const Row row = row_of(part, flat < blocks ? task.tokens : 0, flat);
-  bool here = false;
-  if constexpr (kBlock < 64) {
-    if (!ahead->ready) ahead->ask(task, job, flat, blocks);
-    here = ahead->ready;
-    if (here) {
-      exchange_pieces<kBlock>(ahead->pieces, stage);
-      widen_pieces_of<kBlock, DType::kF16>(ahead->pieces, x);
+  const Row row = row_of(part, flat < blocks_of(task, job) ? task.tokens : 0, flat);
+  if (!*asked) *asked = ask_rows<kBlock>(task, job, flat, stage);
+  if (*asked) {
+    if constexpr (kBlock < 64) {
+      uint4 q[kBlock / 8];
+      take_pieces<kBlock>(*stage, q);
+      widen_pieces_of<kBlock, DType::kF16>(q, x);
     }
-    ahead->ready = false;
+  } else if (row.written) {
+    load_block<kBlock>(
+        DType::kF16,
+        Chunks(task, job).open + quire_row_offset(&from, row.token) + row.block * (kBlock * 2), x);
+  } else {
+    QUIRE_UNROLL
+    for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
   }
-  if (!here) {
-    if (row.written) {
-      load_block<kBlock>(
-          DType::kF16,
-          Chunks(task, job).open + quire_row_offset(&from, row.token) + row.block * (kBlock * 2),
-          x);
-    } else {
-      QUIRE_UNROLL
-      for (uint32_t i = 0; i < kBlock; ++i) x[i] = 0;
-    }
-  }
+  *asked = false;
   if (anchored && row.written) {
     apply_anchor<kBlock, true>(task.codec.turns, mean_of(task.codec, job.layer, job.head),
                                row.token, turn, row.block, x);
@@ -300,8 +294,7 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
   Job job = job_of(task, begin + slot.number);
   PageTurn &turn = shared.turns[slot.number];
   uint32_t nonfinite = 0;
-  OpenAhead<kBlock> ahead;
-  ahead.ready = false;
+  bool asked = false;
   QUIRE_ROLLED
   for (uint32_t first = begin; first < end; first += slots) {
     const quire_part_layout &part = job.is_k ? layout.k : layout.v;
@@ -315,8 +308,8 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     QUIRE_ROLLED
     for (uint32_t at = slot.index; blocks > at - slot.index; at += slot.width) {
       if constexpr (kPairs) {
-        prepare_block<kBlock>(task, turn, job, anchored, at, blocks,
-                              &shared.stages[threadIdx.x / kWarp], &ahead, x);
+        prepare_block<kBlock>(task, turn, job, anchored, at, &shared.stages[threadIdx.x / kWarp],
+                              &asked, x);
         largest = peak(x);
         hard = __any_sync(kAllLanes, !(largest <= kLargest)) != 0;
       }
@@ -331,16 +324,18 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     const uint32_t exponent = exponent_of(slot.agree(largest_here, &shared.peaks));
     Job next = job;
     advance(task, slots, &next);
-    if constexpr (kPairs && kBlock < 64) {
-      // Beyond one step a job needs the registers, or its own rows again.
-      if (once && first + slots < end) ahead.ask(task, next, slot.index, blocks_of(task, next));
+    if constexpr (kPairs) {
+      // Beyond one step a job reads its own rows again first.
+      if (once && first + slots < end) {
+        asked = ask_rows<kBlock>(task, next, slot.index, &shared.stages[threadIdx.x / kWarp]);
+      }
     }
     QUIRE_ROLLED
     for (uint32_t at = slot.index; blocks > at - slot.index; at += slot.width) {
       if constexpr (kPairs) {
         if (!once) {
-          prepare_block<kBlock>(task, turn, job, anchored, at, blocks,
-                                &shared.stages[threadIdx.x / kWarp], &ahead, x);
+          prepare_block<kBlock>(task, turn, job, anchored, at, &shared.stages[threadIdx.x / kWarp],
+                                &asked, x);
           largest = peak(x);
           hard = false;
         }

@@ -29,44 +29,69 @@ struct Deal {
   uint32_t block_magic;  // ceil(2^20 / blocks): x / blocks for x * blocks < 2^20
 };
 
-// Which tokens, which head. A warp takes K and V of a tile one after the other where both are dealt
-// alike and there are tiles enough for all warps, else one of them.
-struct Tile {
-  bool with_k, with_v;
-  uint32_t head, first, tokens, tile_tokens;
-};
-
 // The tiles of a call.
 struct Tiles {
   uint32_t joint;      // 1: K and V go together
   uint32_t of_k, all;  // tiles times heads
 };
 
-QUIRE_DEVICE Tile tile_of(const Tiles &tiles, const Deal &deal_k, const Deal &deal_v,
-                          uint32_t heads, uint32_t n, uint32_t task) {
-  Tile t;
-  t.with_k = task < tiles.of_k;
-  t.with_v = tiles.joint != 0 || !t.with_k;
-  const uint32_t in_part = t.with_k ? task : task - tiles.of_k;
-  t.tile_tokens = t.with_k ? deal_k.tile_tokens : deal_v.tile_tokens;
-  t.head = in_part % heads;
-  t.first = in_part / heads * t.tile_tokens;
-  t.tokens = min(t.tile_tokens, n - t.first);
-  return t;
-}
+// A call that moves rows between pages and tensors.
+struct RowsTask {
+  CudaCodec codec;
+  Frames frames;
+  TokenMap map;
+  Rows k, v;
+  Deal deal_k, deal_v;
+  Tiles tiles;
+  unsigned long long *nonfinite;  // appends'
+  uint32_t layer, n;
+  DType dtype;
+  uint32_t search;  // appends'
 
-// The tile behind one, without divisions.
-QUIRE_DEVICE Tile next_tile(const Tile &tile, const Tiles &tiles, const Deal &deal_k,
-                            const Deal &deal_v, uint32_t heads, uint32_t n, uint32_t task) {
-  if (task == tiles.of_k) return tile_of(tiles, deal_k, deal_v, heads, n, task);
-  Tile t = tile;
-  if (++t.head == heads) {
-    t.head = 0;
-    t.first += t.tile_tokens;
-    t.tokens = min(t.tile_tokens, n - t.first);
+  QUIRE_DEVICE const Rows &rows(bool is_k) const { return is_k ? k : v; }
+  QUIRE_DEVICE const Deal &deal(bool is_k) const { return is_k ? deal_k : deal_v; }
+  QUIRE_DEVICE const quire_part_layout &part(bool is_k) const {
+    return is_k ? codec.sealed.k : codec.sealed.v;
   }
-  return t;
-}
+};
+
+// Which tokens, which head. A warp takes K and V of a tile one after the other where both are dealt
+// alike and there are tiles enough for all warps, else one of them. Three numbers: what follows from
+// them and the task is not kept in registers.
+struct Tile {
+  uint32_t number, head, first;  // first: token
+
+  QUIRE_DEVICE bool with_k(const RowsTask &task) const { return number < task.tiles.of_k; }
+  QUIRE_DEVICE bool with_v(const RowsTask &task) const {
+    return task.tiles.joint != 0 || !with_k(task);
+  }
+  QUIRE_DEVICE uint32_t all_tokens(const RowsTask &task) const {
+    return task.deal(with_k(task)).tile_tokens;
+  }
+  QUIRE_DEVICE uint32_t tokens(const RowsTask &task) const {
+    return min(all_tokens(task), task.n - first);
+  }
+
+  QUIRE_DEVICE static Tile of(const RowsTask &task, uint32_t number) {
+    Tile t = {number, 0, 0};
+    const uint32_t heads = task.codec.sealed.kv_heads;
+    const uint32_t in_part = t.with_k(task) ? number : number - task.tiles.of_k;
+    t.head = in_part % heads;
+    t.first = in_part / heads * t.all_tokens(task);
+    return t;
+  }
+  // The tile behind this one, without divisions.
+  QUIRE_DEVICE Tile next(const RowsTask &task) const {
+    Tile t = {number + 1, head + 1, first};
+    if (t.number == task.tiles.of_k) {
+      t.head = t.first = 0;
+    } else if (t.head == task.codec.sealed.kv_heads) {
+      t.head = 0;
+      t.first += all_tokens(task);
+    }
+    return t;
+  }
+};
 
 QUIRE_DEVICE uint8_t *rows_at(const Rows &rows, const Tile &tile) {
   return rows.data + static_cast<int64_t>(tile.first) * rows.token_stride +
@@ -147,94 +172,106 @@ QUIRE_DEVICE Place place_from(const Place &p, uint32_t from) {
   return q;
 }
 
-// ---- calls
-
-// A call that moves rows between pages and tensors.
-struct RowsTask {
-  CudaCodec codec;
-  Frames frames;
-  TokenMap map;
-  Rows k, v;
-  Deal deal_k, deal_v;
-  Tiles tiles;
-  unsigned long long *nonfinite;  // appends'
-  uint32_t layer, n;
-  DType dtype;
-  uint32_t search;  // appends'
-};
+// ---- a warp's way
 
 // A warp's way through the tiles of a call. They follow one another: heads of the same tokens, so
-// the same pages. The tile behind the one in work is known, and what its places are made of is on
-// its way.
+// the same pages. What the places of the next tile's tokens are made of is asked for while this one
+// is in work.
 struct Walk {
-  uint32_t at, end;  // of the next tile
-  Tile tile, next;
-  Place place, next_place;  // of token `lane` of each
-  RawPlace raw;             // of the next tile's, if its tokens are others
-  bool fresh, resolved;     // whether they are; whether next_place is known
+  Tile tile;          // in work, once entered; the next one is tile.next()
+  Place place;        // of its token `lane`
+  RawPlace raw;       // of the next tile's, where those are other tokens
+  uint32_t left;      // tiles that were not entered yet
+  bool fresh, begun;  // the next tile's tokens are others; there is a tile in work
 
   QUIRE_DEVICE void begin(const RowsTask &task) {
     const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
     const uint32_t share = (task.tiles.all + warps - 1) / warps;
-    at = (blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp) * share;
-    end = min(at + share, task.tiles.all);
-    next = tile_of(task.tiles, task.deal_k, task.deal_v, task.codec.sealed.kv_heads, task.n,
-                   at < end ? at : 0);
-    place = next_place = Place{};
-    resolved = false;
-    ask(task);
+    const uint32_t at = (blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp) * share;
+    left = at < task.tiles.all ? min(share, task.tiles.all - at) : 0;
+    tile = Tile::of(task, left != 0 ? at : 0);
+    place = Place{};
+    begun = false;
+    ask(task, tile);
   }
-  QUIRE_DEVICE bool more() const { return at < end; }
+  QUIRE_DEVICE bool more() const { return left != 0; }
+  QUIRE_DEVICE Tile next(const RowsTask &task) const { return begun ? tile.next(task) : tile; }
 
-  // The next tile's places: waits for what was asked for.
-  QUIRE_DEVICE void resolve(const RowsTask &task) {
-    if (resolved) return;
-    resolved = true;
-    next_place = place;
-    if (!fresh) return;
+  // The place of the next tile's token `lane`: waits for what was asked for.
+  QUIRE_DEVICE Place next_place(const RowsTask &task) const {
+    if (!fresh) return place;
     const uint32_t lane = threadIdx.x % kWarp;
-    next_place = lane < next.tokens ? place_of(task.frames, task.map, task.codec.sealed.page_tokens,
-                                               raw, next.first + lane)
-                                    : Place{};
+    const Tile t = next(task);
+    return lane < t.tokens(task)
+               ? place_of(task.frames, task.map, task.codec.sealed.page_tokens, raw, t.first + lane)
+               : Place{};
   }
   // The next tile becomes the one in work.
   QUIRE_DEVICE void enter(const RowsTask &task) {
-    resolve(task);
-    tile = next;
-    place = next_place;
-    resolved = false;
-    if (++at >= end) return;
-    next = next_tile(tile, task.tiles, task.deal_k, task.deal_v, task.codec.sealed.kv_heads, task.n,
-                     at);
-    fresh = next.first != tile.first || next.with_k != tile.with_k;
-    if (fresh) ask(task);
+    place = next_place(task);
+    tile = next(task);
+    begun = true;
+    fresh = false;
+    if (--left == 0) return;
+    const Tile behind = tile.next(task);
+    if (behind.first != tile.first || behind.with_k(task) != tile.with_k(task)) ask(task, behind);
   }
 
  private:
-  QUIRE_DEVICE void ask(const RowsTask &task) {
+  QUIRE_DEVICE void ask(const RowsTask &task, const Tile &of) {
     const uint32_t lane = threadIdx.x % kWarp;
     fresh = true;
-    raw = lane < next.tokens
-              ? fetch_place(task.map, task.codec.sealed.page_tokens, next.first + lane)
+    raw = lane < of.tokens(task)
+              ? fetch_place(task.map, task.codec.sealed.page_tokens, of.first + lane)
               : RawPlace{-1, -1};
   }
 };
 
-// What a lane does in the step of a tile that begins at block `begin`.
-struct LaneBlock {
-  uint32_t token, block;
-  bool use;  // its token is wanted
-  Place place;
+// A step of a tile: 32 blocks of K or V from block `begin` on.
+struct Step {
+  uint32_t begin;
+  bool is_k, last;  // last: of the tile
 
-  QUIRE_DEVICE LaneBlock(const Deal &deal, const quire_part_layout &part, const Tile &tile,
-                         const Place &of_token, uint32_t wanted, uint32_t begin) {
-    const uint32_t flat = begin + threadIdx.x % kWarp;
-    token = flat * deal.block_magic >> 20;
-    block = flat - token * part.blocks;
-    place = place_from(of_token, token % kWarp);
-    use = token < tile.tokens && (wanted >> token % kWarp & 1u) != 0;
+  QUIRE_DEVICE static Step first(const RowsTask &task, const Tile &tile) {
+    Step s = {0, tile.with_k(task), false};
+    s.last = s.is_last(task, tile);
+    return s;
+  }
+  QUIRE_DEVICE Step next(const RowsTask &task, const Tile &tile) const {
+    Step s = {begin + kWarp, is_k, false};
+    if (s.begin >= blocks(task)) s.begin = 0, s.is_k = false;
+    s.last = s.is_last(task, tile);
+    return s;
+  }
+
+ private:
+  QUIRE_DEVICE uint32_t blocks(const RowsTask &task) const {
+    return task.deal(is_k).tile_tokens * task.part(is_k).blocks;
+  }
+  QUIRE_DEVICE bool is_last(const RowsTask &task, const Tile &tile) const {
+    return begin + kWarp >= blocks(task) && !(is_k && tile.with_v(task));
   }
 };
+
+// What a lane does in a step.
+struct LaneBlock {
+  uint32_t token, block;  // token: of the tile
+  bool use;               // it is wanted
+  Place place;
+
+  QUIRE_DEVICE LaneBlock(const RowsTask &task, const Tile &tile, const Step &step,
+                         const Place &of_token, uint32_t wanted) {
+    const uint32_t flat = step.begin + threadIdx.x % kWarp;
+    token = flat * task.deal(step.is_k).block_magic >> 20;
+    block = flat - token * task.part(step.is_k).blocks;
+    place = place_from(of_token, token % kWarp);
+    use = token < tile.tokens(task) && (wanted >> token % kWarp & 1u) != 0;
+  }
+};
+
+QUIRE_DEVICE uint32_t sealed_tokens(const Place &place) {
+  return __ballot_sync(kAllLanes, place.frame != nullptr && !place.open);
+}
 
 // ---- page headers
 

@@ -11,6 +11,7 @@
 #include "tests/gpu/codec_kernels.h"
 #include "tests/gpu/gpu_support.h"
 #include "tests/support/cuda_codec_cases.h"
+#include "tools/examples/read_pages.h"
 
 using namespace quire;
 using namespace quire::kernels;
@@ -171,20 +172,18 @@ BOOST_AUTO_TEST_CASE(calls_can_be_captured_and_replayed) {
   QUIRE_CUDA_OK(cudaGraphDestroy(graph));
 }
 
-BOOST_AUTO_TEST_CASE(a_decoder_that_knows_only_the_page_format_reads_what_gather_reads) {
+BOOST_AUTO_TEST_CASE(an_example_that_knows_only_the_page_format_reads_what_gather_reads) {
   auto random = make_random(206);
   const TargetScope scalar("scalar");
   for (const uint32_t format : all_formats()) {
     Case c;
     c.format = format;
-    c.hard = false;
     c.geometry.dim_k = 128;
     c.geometry.dim_v = 96;
     c.geometry.layers = 2;
-    c.pages = 1;
+    c.pages = 3;
     Gpu gpu;
     BothSides both(gpu, c, random);
-    const uint32_t n = both.host.tokens();
     const std::vector<float> k = normal_values(both.host.k_size(), random);
     const std::vector<float> v = normal_values(both.host.v_size(), random);
     for (uint32_t layer = 0; layer < 2; ++layer) {
@@ -193,28 +192,34 @@ BOOST_AUTO_TEST_CASE(a_decoder_that_knows_only_the_page_format_reads_what_gather
     if (both.host.has_open) both.host.seal_all(both.host.indices(7));
     both.push();
     const Mirror<float> book(gpu, both.codec.values, 16);
-    const Mirror<float> out_k(gpu, k), out_v(gpu, v);
-    // Layer 0 has no means: what the header's decoder reads, turned back, is what gather reads.
-    QUIRE_CUDA_OK(decode_by_header(both.codec.sealed, book.device, both.frames.sealed.base, 0,
-                                   out_k.device, out_v.device, nullptr));
-    gpu.check("decode by header");
-    std::vector<float> read_k = out_k.down(), read_v = out_v.down();
-    const quire_page_layout &l = both.codec.sealed;
-    scalar_row_kernels().rotate(read_k.data(), read_k.size(), l.k.rotation_size, l.k.rotation_read);
-    scalar_row_kernels().rotate(read_v.data(), read_v.size(), l.v.rotation_size, l.v.rotation_read);
-    const std::vector<int64_t> slots = both.host.slots_of(false);
-    const Mirror<int64_t> device_slots(gpu, slots);
+    const std::vector<int32_t> table = {2, both.host.has_open ? -2 - 1 : 1, -1, 0};
+    const Mirror<int32_t> device_table(gpu, table);
+    const auto n = static_cast<uint32_t>(table.size()) * c.geometry.page_tokens;
+    const size_t heads = size_t{n} * c.geometry.kv_heads;
+    const std::vector<float> k_before(heads * c.geometry.dim_k, 5), v_before(heads * 96, 5);
+    const Mirror<float> read_k(gpu, k_before), read_v(gpu, v_before);
+    const Mirror<float> gathered_k(gpu, k_before), gathered_v(gpu, v_before);
+    const read_pages_frames sealed = {both.frames.sealed.base, both.frames.sealed.stride,
+                                      both.codec.sealed};
+    const read_pages_frames open = {both.frames.open.base, both.frames.open.stride,
+                                    both.codec.open};
+    // Layer 0 has no means.
+    QUIRE_CUDA_OK(read_pages(&sealed, &open, device_table.device, book.device, 0, 1, n,
+                             read_k.device, nullptr));
+    QUIRE_CUDA_OK(read_pages(&sealed, &open, device_table.device, book.device, 0, 0, n,
+                             read_v.device, nullptr));
+    gpu.check("example");
     GatherArgs g;
     g.frames = both.frames;
-    g.map.slots = device_slots.device;
+    g.map.block_table = device_table.device;
+    g.map.block_table_length = static_cast<uint32_t>(table.size());
     g.n = n;
-    const Mirror<float> gathered_k(gpu, k), gathered_v(gpu, v);
     g.k = gathered_k.device;
     g.v = gathered_v.device;
     BOOST_REQUIRE(cuda::gather(both.codec, g, nullptr) == cudaSuccess);
     gpu.check("gather");
-    BOOST_TEST(gathered_k.down() == read_k, quire_format_name(format) << " k");
-    BOOST_TEST(gathered_v.down() == read_v, quire_format_name(format) << " v");
+    BOOST_TEST(gathered_k.down() == read_k.down(), quire_format_name(format) << " k");
+    BOOST_TEST(gathered_v.down() == read_v.down(), quire_format_name(format) << " v");
   }
 }
 
