@@ -283,6 +283,10 @@ std::vector<Row> memory(const Context &context) {
     row.goal = at_most(144);
     row.peers.push_back(
         Peer{"tbb::concurrent_hash_map + count", peer_bytes<TbbPins>(pages, context.seed)});
+#ifdef QUIRE_BENCH_HAVE_BOOST_CONCURRENT_FLAT_MAP
+    row.peers.push_back(
+        Peer{"boost::concurrent_flat_map + count", peer_bytes<FlatPins>(pages, context.seed)});
+#endif
 #ifdef QUIRE_BENCH_HAVE_LIBCUCKOO
     row.peers.push_back(Peer{"libcuckoo + count", peer_bytes<CuckooPins>(pages, context.seed)});
 #endif

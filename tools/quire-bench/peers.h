@@ -4,6 +4,8 @@
 // and a reference is taken that keeps the page; `unpin` gives it back. Each is the product's own
 // best way to say that:
 //   TbbPins     oneTBB's concurrent_hash_map from key to page, and an atomic count a page
+//   FlatPins    boost::concurrent_flat_map (Boost 1.83 and newer), and a count a page; prefixes are
+//               looked up in bulk where it can (1.84), which overlaps their misses
 //   CuckooPins  libcuckoo's cuckoohash_map, and a count a page
 //   RcuPins     liburcu's lock-free hash table: a lookup and a count inside a read-side section
 //   ClockCache  RocksDB's HyperClockCache, whose handles are pins
@@ -30,6 +32,10 @@
 
 #include "quire/quire.h"
 
+#ifdef QUIRE_BENCH_HAVE_BOOST_CONCURRENT_FLAT_MAP
+#include <boost/unordered/concurrent_flat_map.hpp>
+#include <boost/version.hpp>
+#endif
 #ifdef QUIRE_BENCH_HAVE_LIBCUCKOO
 #include <libcuckoo/cuckoohash_map.hh>
 #endif
@@ -111,6 +117,45 @@ class MutexMap {
   std::unordered_map<quire_key, uint32_t, KeyHash, KeyEqual> map_;
   std::vector<uint32_t> references_;
 };
+
+#ifdef QUIRE_BENCH_HAVE_BOOST_CONCURRENT_FLAT_MAP
+class FlatPins {
+ public:
+  static constexpr uint32_t kAbsent = UINT32_MAX;
+  explicit FlatPins(uint32_t pages) : references_(pages) { map_.reserve(pages); }
+
+  bool insert(const quire_key &key, uint32_t page) { return map_.emplace(key, page); }
+  void erase(const quire_key &key) { map_.erase(key); }
+  uint32_t pin(const quire_key &key) {
+    uint32_t found = kAbsent;
+    map_.visit(key, [&](const auto &entry) { found = pinned(entry.second); });
+    return found;
+  }
+#if BOOST_VERSION >= 108400
+  // Into pins[], those that are there one after the other; how many.
+  uint32_t pin_all(const quire_key *keys, uint32_t n, uint32_t *pins) {
+    uint32_t found = 0;
+    map_.visit(keys, keys + n, [&](const auto &entry) { pins[found++] = pinned(entry.second); });
+    return found;
+  }
+#endif
+  void unpin(uint32_t page) {
+    references_[page].fetch_sub(1, std::memory_order_release);
+  }
+
+ private:
+  // The keys are hashes already; the map would mix them once more.
+  struct Hash : KeyHash {
+    using is_avalanching = void;
+  };
+  uint32_t pinned(uint32_t page) {
+    references_[page].fetch_add(1, std::memory_order_acquire);
+    return page;
+  }
+  boost::concurrent_flat_map<quire_key, uint32_t, Hash, KeyEqual> map_;
+  std::vector<std::atomic<uint32_t>> references_;
+};
+#endif
 
 #ifdef QUIRE_BENCH_HAVE_LIBCUCKOO
 class CuckooPins {

@@ -83,9 +83,14 @@ auto peer_visit(Peer &peer, const FilledCache &cache) {
     return [&peer, &cache, pins = std::vector<Pin>(cache.length())](uint32_t chain) mutable {
       const quire_key *keys = cache.keys(chain);
       uint32_t found = 0;
-      for (uint32_t page = 0; page < cache.length(); ++page) {
-        pins[page] = peer.pin(keys[page]);
-        found += pins[page] != Peer::kAbsent;
+      if constexpr (requires { peer.pin_all(keys, 1u, pins.data()); }) {
+        found = peer.pin_all(keys, cache.length(), pins.data());
+        std::fill(pins.begin() + found, pins.end(), Peer::kAbsent);
+      } else {
+        for (uint32_t page = 0; page < cache.length(); ++page) {
+          pins[page] = peer.pin(keys[page]);
+          found += pins[page] != Peer::kAbsent;
+        }
       }
       for (const Pin pin : pins)
         if (pin != Peer::kAbsent) peer.unpin(pin);
@@ -193,6 +198,11 @@ class Peers {
     add(std::make_shared<CuckooPins>(pages), "libcuckoo + count", 0);
 #else
     missing_.push_back(not_installed("libcuckoo + count"));
+#endif
+#ifdef QUIRE_BENCH_HAVE_BOOST_CONCURRENT_FLAT_MAP
+    add(std::make_shared<FlatPins>(pages), "boost::concurrent_flat_map + count", 0);
+#else
+    missing_.push_back(not_installed("boost::concurrent_flat_map + count"));
 #endif
 #ifdef QUIRE_BENCH_HAVE_URCU
     add(std::make_shared<RcuPins>(pages), "liburcu lfht + count", 0);
