@@ -1,5 +1,5 @@
-// The tree of a trace's pages, numbered 0, 1, ...: what Belady's bound and the dealing to threads
-// are computed from. A page is a path of ids (page_keys.h), so each has one parent.
+// The tree of a trace's pages, numbered 0, 1, ...: what Belady's bound is computed from. A page is a
+// path of ids (page_keys.h), so each has one parent.
 //
 //   numbers.size() == ids.size(): numbers[i] is the page of reference i
 //   in every request, numbers are distinct, and each page's parent is the one before it.

@@ -2,14 +2,10 @@
 #include "pipeline.h"
 
 #include <thread>
-#include <utility>
-
-#include "page_tree.h"
 
 namespace quire::replay {
 namespace {
 
-constexpr uint32_t kNone = UINT32_MAX;
 constexpr int kLooks = 400;
 
 // A pause between two looks.
@@ -21,28 +17,13 @@ void relax() {
 #endif
 }
 
-// For each request, the last one before it that used the deepest of its pages seen so far.
-std::vector<uint32_t> predecessors(const Trace &trace) {
-  const PageTree tree = number_pages(trace);
-  std::vector<uint32_t> last(tree.pages, kNone), after(trace.requests.size(), kNone);
-  for (uint32_t r = 0; r < trace.requests.size(); ++r) {
-    const Request &request = trace.requests[r];
-    for (uint64_t i = request.begin; i < request.end; ++i) {
-      const uint32_t user = std::exchange(last[tree.numbers[i]], r);
-      if (user != kNone) after[r] = user;
-    }
-  }
-  return after;
-}
-
 }  // namespace
 
 Pipeline::Pipeline(const Trace &trace, const Options &options, std::vector<Server> *servers)
     : trace_(trace),
       options_(options),
       servers_(*servers),
-      slots_(size_t{kSlotsOfWorker} * (options.threads - 1)),
-      after_(predecessors(trace)) {
+      slots_(size_t{kSlotsOfWorker} * (options.threads - 1)) {
   for (size_t i = 0; i < slots_.size(); ++i) slots_[i].word = word_of(i, kFree);
 }
 
@@ -114,15 +95,27 @@ bool Pipeline::look_up_next() {
   if (next_ == trace_.requests.size()) return false;
   Slot &its = slot(next_);
   if (word_in(next_) != word_of(next_, kReady)) return false;
-  const uint32_t first = after_[next_];
-  if (first != kNone && first >= oldest_ && word_in(first) < word_of(first, kPublished))
-    return false;
+  if (wants_what_is_unpublished(its.turn)) return false;
   if (oldest_ != next_ && in_flight_pages_ + its.turn.n > options_.pages / 4) return false;
   servers_[0].look_up(&its.turn);
   in_flight_pages_ += its.turn.n;
+  its.new_from = its.turn.hits < its.turn.n ? its.turn.hits : kNothingNew;
   pass_on(next_, its.turn.hits == its.turn.n ? kPublished : kServed);
   ++next_;
   return true;
+}
+
+// Its first new page stands for all that a request in flight is going to publish: pages are found
+// from the first one on.
+bool Pipeline::wants_what_is_unpublished(const Turn &turn) {
+  for (uint64_t other = oldest_; other < next_; ++other) {
+    const Slot &its = slot(other);
+    if (its.new_from >= turn.n) continue;
+    const quire_key &mine = turn.keys[its.new_from], &theirs = its.turn.keys[its.new_from];
+    if (mine.lo == theirs.lo && mine.hi == theirs.hi && word_in(other) < word_of(other, kPublished))
+      return true;
+  }
+  return false;
 }
 
 // Worker w has the requests w, w + workers, ...: `made` is the next one to prepare, `told` the next

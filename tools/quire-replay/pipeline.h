@@ -8,13 +8,12 @@
 //   worker      sequencer                              worker
 //   prepare --> look_up (in order), release (in order) --> publish
 //
-// Request r is looked up when the request that last used its deepest page seen so far has published,
-// since a turn of a session comes after the turn before it, and when the pages of all that are
-// looked up and not released, and its own, are at most a quarter of the cache, or there are none: so
-// none is refused pages because others hold them.
-//   What stays exact: requests, pages referenced, hits + inserted + duplicates = served. What may
-// differ from one thread: pages that requests in flight hold cannot be victims. That matters only
-// where the cache is not much larger than what is in flight.
+// A request is looked up when none in flight (looked up and not released) has yet to publish a page
+// that it has, too, and when the pages of all in flight and its own are at most a quarter of the
+// cache, or nothing is in flight: so none is refused pages because others hold them.
+//   So every lookup sees what it would see on one thread, and, under LRU, the same pages are evicted:
+// those in flight are the youngest. Tests hold each request's hits against one thread's. With a TTL
+// pages may be published by a slightly later clock.
 //
 // How much it can bring: what the sequencer does is in series, whatever the threads. Quire-replay
 // prints the time of each part; (all parts) / (acquire + alloc + evict + release + step) is the
@@ -59,8 +58,10 @@ class Pipeline {
   enum Phase : uint64_t { kFree, kReady, kServed, kPublished };
   struct alignas(64) Slot {
     std::atomic<uint64_t> word{0};
+    uint32_t new_from = 0;  // index of the first page to be published; the sequencer's
     Turn turn;
   };
+  static constexpr uint32_t kNothingNew = UINT32_MAX;
   static constexpr uint32_t kSlotsOfWorker = 4;
   static constexpr uint64_t kFailed = uint64_t{1} << 63;  // in every word, when somebody has
 
@@ -74,6 +75,7 @@ class Pipeline {
   void sequence();
   bool release_oldest();
   bool look_up_next();
+  bool wants_what_is_unpublished(const Turn &turn);
   void work(uint32_t worker);
   bool wait_while(Slot &slot, uint64_t word);
   void fail();
@@ -82,7 +84,6 @@ class Pipeline {
   const Options &options_;
   std::vector<Server> &servers_;
   std::vector<Slot> slots_;
-  std::vector<uint32_t> after_;  // the request that must have published first
 
   // The sequencer's: oldest_ <= next_; requests between them are in flight.
   uint64_t oldest_ = 0, next_ = 0;
