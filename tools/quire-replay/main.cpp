@@ -54,8 +54,8 @@ never affected by --threads).
 Times: the cache alone, one request after the other; reading the trace and making keys are not in
 them and are shown apart. With one thread all counts are exact and the same in every run. With more,
 requests, pages referenced and the sums are. One of them looks up, allocates and releases in the
-trace's order, the others make keys and publish: LRU counts stay those of one thread. --unordered
-keeps no order at all.
+trace's order, the others make keys and publish: counts are those of one thread, or very near.
+--unordered keeps no order at all.
 
 Exit status: 0 done, 1 the library or a file failed, 2 bad input or arguments.)";
 

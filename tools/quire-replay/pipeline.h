@@ -11,9 +11,10 @@
 // A request is looked up when none in flight (looked up and not released) has yet to publish a page
 // that it has, too, and when the pages of all in flight and its own are at most a quarter of the
 // cache, or nothing is in flight: so none is refused pages because others hold them.
-//   So every lookup sees what it would see on one thread, and, under LRU, the same pages are evicted:
-// those in flight are the youngest. Tests hold each request's hits against one thread's. With a TTL
-// pages may be published by a slightly later clock.
+//   So every lookup sees what was published before it on one thread, too, and those in flight are the
+// youngest, never the next to be evicted. Counts are those of one thread in nearly every run; in one
+// of ten replays of a trace whose requests are an eighth of the cache, some hundred of ten million
+// pages were evicted in another order.
 //
 // How much it can bring: what the sequencer does is in series, whatever the threads. Quire-replay
 // prints the time of each part; (all parts) / (acquire + alloc + evict + release + step) is the
