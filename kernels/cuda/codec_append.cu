@@ -147,9 +147,16 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     append_kernel(const __grid_constant__ RowsTask task) {
   __shared__ AppendShared<kBlock, kWay> shared;
   Walk walk;
-  walk.begin(task);
-  if constexpr (kWay != Way::kPlain) {
+  let_next_begin();
+  if constexpr (kWay == Way::kPlain) {
+    wait_for_stream();
+    walk.begin(task);
+  } else {
     const PairPart part(*task.codec.pairs);
+    wait_for_stream();
+    walk.begin(task);
+    // Needed whatever the slots will say, which are on their way.
+    if (walk.more()) prefetch_call(task, walk.next(task));
     // A small call whose slots are all open needs no tables.
     const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
     if (__syncthreads_or(task.tiles.all > warps || walk.raw.at >= 0)) {
@@ -166,6 +173,7 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     if (threadIdx.x % kWarp < walk.tile.tokens(task)) mark_pages(task, walk.tile, place);
     const bool plain = place.frame != nullptr && (kWay == Way::kPlain || place.open);
     if (__any_sync(kAllLanes, plain)) {
+      if (walk.more()) prefetch_call(task, walk.next(task));
       move_plain<true, kWay != Way::kPlain>(task, walk.tile, place, plain);
     }
     if constexpr (kWay != Way::kPlain) {

@@ -41,6 +41,28 @@ QUIRE_DEVICE void named_barrier(uint32_t number, uint32_t threads) {
 }
 #endif
 
+// What every kernel that is launched by launch_early() begins with: the next one may be made ready
+// from now on; then, before the first access to what the stream wrote or still reads, it waits for
+// the kernels before it.
+QUIRE_DEVICE void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+QUIRE_DEVICE void wait_for_stream() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" : : : "memory");
+#endif
+}
+
+QUIRE_DEVICE void prefetch(const uint8_t *p) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(p));
+#else
+  (void)p;
+#endif
+}
+
 QUIRE_DEVICE uint32_t bits(float x) {
   return __float_as_uint(x);
 }

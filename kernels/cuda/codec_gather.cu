@@ -160,13 +160,15 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
   __shared__ GatherShared<kBlock> shared;
   const uint32_t warp = threadIdx.x / kWarp;
   Walk walk;
-  walk.begin(task);
+  let_next_begin();
   WarpTurn kept = {nullptr, 0, false};
   if constexpr (kBlock != 0) {
     kept.turn = &shared.turns[warp];
     load_values(task.codec, &shared.values);
-    __syncthreads();
   }
+  wait_for_stream();
+  walk.begin(task);
+  if constexpr (kBlock != 0) __syncthreads();
   CodesAhead<kBlock == 0 ? 8 : kBlock, kBits == 0 ? 4 : kBits> ahead = {};
   QUIRE_ROLLED
   while (walk.more()) {

@@ -187,6 +187,21 @@ QUIRE_DEVICE void plain_tile(const PlainRows (&rows)[kParts], const quire_part_l
   }
 }
 
+// Asks for a tile's rows in the call's tensors, into the level-2 cache.
+QUIRE_DEVICE void prefetch_call(const RowsTask &task, const Tile &tile) {
+  const auto rows_of = [&](bool is_k) {
+    const Rows &rows = task.rows(is_k);
+    const uint32_t lines = (task.part(is_k).dim * dtype_bytes(task.dtype) + 127) / 128;
+    const uint8_t *base = rows_at(rows, tile);
+    for (uint32_t i = threadIdx.x % kWarp; i < tile.tokens(task) * lines; i += kWarp) {
+      const uint32_t token = i / lines;
+      prefetch(base + token * rows.token_stride + (i - token * lines) * 128);
+    }
+  };
+  if (tile.with_k(task)) rows_of(true);
+  if (tile.with_v(task)) rows_of(false);
+}
+
 // The rows of a tile whose tokens are wanted. kQuantised: those of open pages.
 template <bool kToPages, bool kQuantised>
 QUIRE_DEVICE void move_plain(const RowsTask &task, const Tile &tile, const Place &place,

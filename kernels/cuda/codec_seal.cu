@@ -280,8 +280,10 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     seal_kernel(const __grid_constant__ SealTask task) {
   __shared__ SealShared<kBlock, kWay> shared;
   constexpr bool kPairs = kWay != Way::kAny, kSearch = kWay == Way::kSearched;
+  let_next_begin();
   const PairPart pair_part(*task.codec.pairs);
   pair_part.fill(&shared.pairs);
+  wait_for_stream();
   __syncthreads();
   const PairView view = view_of(shared.pairs);
   Slot slot(task.slot_threads);
@@ -366,7 +368,9 @@ __global__ void __launch_bounds__(kCodecThreads, resident<kBlock>())
     unseal_kernel(const __grid_constant__ SealTask task) {
   __shared__ DecodeShared shared;
   __shared__ PageTurn turns[kMaxSlots];
+  let_next_begin();
   load_values(task.codec, &shared);
+  wait_for_stream();
   const DecodeView view = view_of(shared);
   const uint32_t width = task.slot_threads, slot = threadIdx.x / width;
   const uint32_t index = threadIdx.x % width, slots = kCodecThreads / width;
@@ -490,8 +494,8 @@ cudaError_t launch_jobs(void (*kernel)(SealTask), const SealTask &task, uint32_t
       uint64_t{task.pages} * layout.layers * layout.kv_heads * (task.with_k + task.with_v);
   const uint64_t ctas = (jobs * task.slot_threads + kCodecThreads - 1) / kCodecThreads;
   const uint64_t most = uint64_t{processors()} * resident;
-  return launch(kernel, static_cast<uint32_t>(ctas < most ? ctas : most), kCodecThreads, stream,
-                task);
+  return launch_early(kernel, static_cast<uint32_t>(ctas < most ? ctas : most), kCodecThreads,
+                      stream, task);
 }
 
 }  // namespace

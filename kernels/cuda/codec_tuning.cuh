@@ -165,7 +165,7 @@ inline cudaError_t launch_rows(void (*kernel)(RowsTask), uint32_t block, uint32_
   task.deal_v = make_deal(layout.v, block, task.n);
   task.tiles = make_tiles(k, v, task.deal_k, task.deal_v, layout.kv_heads, resident);
   const Grid grid = grid_for(task.tiles.all, resident);
-  return launch(kernel, grid.blocks, grid.threads, stream, task);
+  return launch_early(kernel, grid.blocks, grid.threads, stream, task);
 }
 
 // ---- device code

@@ -389,6 +389,12 @@ inline cudaError_t launch(void (*kernel)(Params), uint32_t blocks, uint32_t thre
   return cudaSuccess;
 }
 
+template <class Params>
+inline cudaError_t launch_early(void (*kernel)(Params), uint32_t blocks, uint32_t threads,
+                                cudaStream_t stream, const Params &params) noexcept {
+  return launch(kernel, blocks, threads, stream, params);
+}
+
 // Shared memory begins behind what the system keeps of it, so at no round address.
 inline uint32_t emulated_shared_address(const void *) {
   return 1024;
