@@ -5,7 +5,8 @@
 // of a page is kept by each warp as long as its tiles lie in that page; tiles whose tokens lie in
 // several pages take one page after another.
 //
-// Thread class: host calls any thread. Cost: memory-bound; see quire-bench --gpu.
+// Thread class: host calls any thread. Cost: open pages are memory-bound, sealed ones bound by 31
+// instructions a value; see quire-bench --gpu.
 #include "kernels/cuda/codec_anchor.cuh"
 #include "kernels/cuda/codec_decode.cuh"
 #include "kernels/cuda/codec_plain.cuh"
