@@ -45,9 +45,26 @@ bool can_run(const CudaCodec &codec, const AttentionArgs &args) {
   return codec.sealed.v.dim != 0 && args.q_heads != 0 && args.q_heads % codec.sealed.kv_heads == 0;
 }
 
+enum class Kernel { kGeneric, kFast, kPrefill };
+
+// Rows of a KV head, on average, from which on the prefill kernel takes a call.
+constexpr uint32_t kPrefillRows = 32;
+
+Kernel choose(AttentionChoice choice, const Machine &machine, const Plan &plan) {
+  if (choice == AttentionChoice::kGeneric) return Kernel::kGeneric;
+  const bool large = machine.shared_bytes >= kFastSharedBytes;
+  if (choice != AttentionChoice::kFast && machine.generation == 9 && large &&
+      prefill_takes(plan)) {
+    const uint32_t batch = plan.args.batch == 0 ? 1 : plan.args.batch;
+    const uint32_t rows = plan.group * ((plan.args.max_q + batch - 1) / batch);
+    if (choice == AttentionChoice::kPrefill || rows >= kPrefillRows) return Kernel::kPrefill;
+  }
+  return machine.generation >= 9 && large && fast_takes(plan) ? Kernel::kFast : Kernel::kGeneric;
+}
+
 // Everything but workspace pointers. bytes: what the workspace takes.
 cudaError_t make_plan(AttentionChoice choice, const CudaCodec &codec, const AttentionArgs &args,
-                      Plan *plan, size_t *bytes, bool *fast) {
+                      Plan *plan, size_t *bytes, Kernel *kernel) {
   if (!can_run(codec, args)) return cudaErrorInvalidValue;
   Machine machine;
   const cudaError_t error = find_machine(&machine);
@@ -67,17 +84,20 @@ cudaError_t make_plan(AttentionChoice choice, const CudaCodec &codec, const Atte
   if (a.q_token_stride == 0) a.q_token_stride = static_cast<int64_t>(plan->dim_k) * a.q_heads;
   if (a.out_head_stride == 0) a.out_head_stride = plan->dim_v;
   if (a.out_token_stride == 0) a.out_token_stride = static_cast<int64_t>(plan->dim_v) * a.q_heads;
-  *fast = choice == AttentionChoice::kBest && machine.generation >= 9 &&
-          machine.shared_bytes >= kFastSharedBytes && fast_takes(*plan);
-  if (*fast) {
+  *kernel = choose(choice, machine, *plan);
+  // Of one size whatever the tile is, so that workspace does not depend on the batch of a call.
+  uint64_t rows = kMostRows;
+  if (*kernel == Kernel::kPrefill) {
+    shape_prefill(machine.processors, plan);
+    rows = kPrefillMostRows;
+  } else if (*kernel == Kernel::kFast) {
     shape_fast(machine.processors, plan);
   } else {
     shape_generic(machine.processors, plan);
+    rows = plan->rows;
   }
   plan->table_scale = is_nf4(codec) ? kNf4Scale : 1.0f;
   plan->table_inverse = 1.0f / plan->table_scale;
-  // Of one size whatever the tile is, so that workspace does not depend on the batch of a call.
-  const uint64_t rows = *fast ? kMostRows : plan->rows;
   plan->piece_floats = quire_round_up(rows * (plan->dim_v + 2), 16);
   const uint64_t joints = quire_round_up(sizeof(Joint) * plan->workers, kAlign);
   plan->joints = static_cast<Joint *>(args.workspace);
@@ -91,10 +111,11 @@ cudaError_t make_plan(AttentionChoice choice, const CudaCodec &codec, const Atte
 size_t attention_workspace(const CudaCodec &codec, const AttentionArgs &bounds) noexcept {
   Plan plan;
   size_t most = 0;
-  for (const auto choice : {AttentionChoice::kBest, AttentionChoice::kGeneric}) {
+  for (const auto choice :
+       {AttentionChoice::kBest, AttentionChoice::kGeneric, AttentionChoice::kPrefill}) {
     size_t bytes;
-    bool fast;
-    if (make_plan(choice, codec, bounds, &plan, &bytes, &fast) != cudaSuccess) return 0;
+    Kernel kernel;
+    if (make_plan(choice, codec, bounds, &plan, &bytes, &kernel) != cudaSuccess) return 0;
     most = bytes > most ? bytes : most;
   }
   return most;
@@ -105,11 +126,13 @@ cudaError_t attention_with(AttentionChoice choice, const CudaCodec &codec,
   if (args.batch == 0) return cudaSuccess;
   Plan plan;
   size_t bytes;
-  bool fast;
-  cudaError_t error = make_plan(choice, codec, args, &plan, &bytes, &fast);
+  Kernel kernel;
+  cudaError_t error = make_plan(choice, codec, args, &plan, &bytes, &kernel);
   if (error == cudaSuccess && args.workspace == nullptr) error = cudaErrorInvalidValue;
   if (error == cudaSuccess) {
-    error = fast ? launch_fast(plan, stream) : launch_generic(plan, stream);
+    error = kernel == Kernel::kPrefill ? launch_prefill(plan, stream)
+            : kernel == Kernel::kFast  ? launch_fast(plan, stream)
+                                       : launch_generic(plan, stream);
   }
   return error == cudaSuccess ? launch_merge(plan, stream) : error;
 }
@@ -122,11 +145,11 @@ cudaError_t attention(const CudaCodec &codec, const AttentionArgs &args,
 const char *attention_kernel(const CudaCodec &codec, const AttentionArgs &args) noexcept {
   Plan plan;
   size_t bytes;
-  bool fast;
-  if (make_plan(AttentionChoice::kBest, codec, args, &plan, &bytes, &fast) != cudaSuccess) {
+  Kernel kernel;
+  if (make_plan(AttentionChoice::kBest, codec, args, &plan, &bytes, &kernel) != cudaSuccess) {
     return "none";
   }
-  return fast ? "fast" : "generic";
+  return kernel == Kernel::kPrefill ? "prefill" : (kernel == Kernel::kFast ? "fast" : "generic");
 }
 
 }  // namespace quire::kernels::cuda

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
+
 namespace quire::kernels::cuda {
 
 struct Plan;
@@ -15,6 +17,11 @@ inline constexpr int kFastSharedBytes = 227 * 1024;  // of a block, at most
 bool fast_takes(const Plan &plan);
 void shape_fast(int processors, Plan *plan);
 cudaError_t launch_fast(const Plan &plan, cudaStream_t stream);
+
+inline constexpr uint32_t kPrefillMostRows = 128;
+bool prefill_takes(const Plan &plan);
+void shape_prefill(int processors, Plan *plan);
+cudaError_t launch_prefill(const Plan &plan, cudaStream_t stream);
 
 cudaError_t launch_merge(const Plan &plan, cudaStream_t stream);
 

@@ -30,7 +30,7 @@ cudaError_t attention(const CudaCodec &codec, const AttentionArgs &args,
 
 // For tests and measurements: the kernel that a call takes, and a way to force the generic one.
 const char *attention_kernel(const CudaCodec &codec, const AttentionArgs &args) noexcept;
-enum class AttentionChoice : uint32_t { kBest = 0, kGeneric = 1 };
+enum class AttentionChoice : uint32_t { kBest = 0, kGeneric = 1, kPrefill = 2, kFast = 3 };
 cudaError_t attention_with(AttentionChoice choice, const CudaCodec &codec,
                            const AttentionArgs &args, cudaStream_t stream) noexcept;
 

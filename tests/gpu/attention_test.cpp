@@ -128,11 +128,14 @@ double limit_of_fast(const AttentionCase &c) {
 void check(const AttentionCase &c, uint64_t seed, const std::string &what) {
   GpuBatch batch(c, seed);
   const std::string kernel = kernels::cuda::attention_kernel(batch.codec, batch.args);
-  for (const auto choice : {AttentionChoice::kBest, AttentionChoice::kGeneric}) {
+  for (const auto choice :
+       {AttentionChoice::kBest, AttentionChoice::kGeneric, AttentionChoice::kPrefill}) {
     if (choice == AttentionChoice::kBest && kernel == "generic") continue;
     const double error = batch.run(choice);
-    const std::string name = choice == AttentionChoice::kBest ? kernel : "generic";
-    const double limit = name == "fast" ? limit_of_fast(c) : limit_of(c.dtype);
+    const std::string name = choice == AttentionChoice::kBest      ? kernel
+                             : choice == AttentionChoice::kGeneric ? "generic"
+                                                                   : "prefill";
+    const double limit = name != "generic" ? limit_of_fast(c) : limit_of(c.dtype);
     BOOST_TEST(error <= limit, what << " by " << name << ": error " << error);
     double &worst = choice == AttentionChoice::kBest ? worst_fast : worst_generic;
     if (c.dtype == DType::kF32) worst = std::max(worst, error);

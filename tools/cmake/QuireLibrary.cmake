@@ -10,6 +10,9 @@ if(QUIRE_HAVE_CUDA)
          "${PROJECT_SOURCE_DIR}/${_folder}/*.cpp")
     list(APPEND QUIRE_SOURCES ${_found})
   endforeach()
+  # Instructions that compute capability 9.0 alone has, and no later one: called only after a check.
+  file(GLOB QUIRE_SM90A_SOURCES CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/kernels/cuda/*_prefill.cu")
+  list(REMOVE_ITEM QUIRE_SOURCES ${QUIRE_SM90A_SOURCES})
 endif()
 
 # Include folders: the public ones for users, the root for the library's own "runtime/..." names.
@@ -31,6 +34,15 @@ if(QUIRE_HAVE_CUDA)
   target_compile_definitions(quire_objects PRIVATE QUIRE_HAVE_CUDA=1)
   target_link_libraries(quire_objects PRIVATE CUDA::cudart_static)
   list(APPEND QUIRE_LINK_LIBRARIES CUDA::cudart_static)
+  add_library(quire_sm90a_objects OBJECT ${QUIRE_SM90A_SOURCES})
+  target_include_directories(quire_sm90a_objects PRIVATE "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}")
+  target_link_libraries(quire_sm90a_objects PRIVATE quire_flags)
+  set_target_properties(
+    quire_sm90a_objects PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON
+                                   CUDA_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  set(QUIRE_OBJECTS $<TARGET_OBJECTS:quire_objects> $<TARGET_OBJECTS:quire_sm90a_objects>)
+else()
+  set(QUIRE_OBJECTS $<TARGET_OBJECTS:quire_objects>)
 endif()
 # A file named for an instruction set is compiled for it, and called only after a check at run time.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -54,7 +66,7 @@ if(QUIRE_HAVE_CUDA)
   set(QUIRE_CONFIG_CUDA " CUDAToolkit")
 endif()
 
-add_library(quire SHARED $<TARGET_OBJECTS:quire_objects>)
+add_library(quire SHARED ${QUIRE_OBJECTS})
 add_library(quire::quire ALIAS quire)
 target_link_libraries(quire PRIVATE quire_flags ${QUIRE_LINK_LIBRARIES})
 target_include_directories(quire INTERFACE ${_public})
@@ -66,7 +78,7 @@ target_link_options(quire PRIVATE "LINKER:--version-script=${_exports}" LINKER:-
 set_target_properties(quire PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${QUIRE_SOVERSION} LINK_DEPENDS
                                        "${_exports}" LINKER_LANGUAGE CXX)
 
-add_library(quire_static STATIC $<TARGET_OBJECTS:quire_objects>)
+add_library(quire_static STATIC ${QUIRE_OBJECTS})
 add_library(quire::static ALIAS quire_static)
 # Those are headers only: whoever links the archive needs nothing of them.
 set(_static_libraries ${QUIRE_LINK_LIBRARIES})
