@@ -203,6 +203,7 @@ struct AttentionArgs {
   const int32_t *block_table = nullptr;  // [batch][stride]; -1 below kv_len: absent tokens
   uint64_t max_kv = 0;                   // bounds, which decide how the work is split
   uint32_t max_q = 0;                    // query tokens of all sequences together
+  uint32_t max_batch = 0;                // sequences; 0: batch
   void *workspace = nullptr;
 };
 

@@ -114,6 +114,7 @@ kernels::AttentionArgs Cache::attention_bounds(
   a.max_q = bounds.max_q;
   a.max_kv = bounds.max_kv;
   a.batch = bounds.max_batch;
+  a.max_batch = bounds.max_batch;
   return a;
 }
 

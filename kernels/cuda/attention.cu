@@ -55,9 +55,7 @@ Kernel choose(AttentionChoice choice, const Machine &machine, const Plan &plan) 
   const bool large = machine.shared_bytes >= kFastSharedBytes;
   if (choice != AttentionChoice::kFast && machine.generation == 9 && large &&
       prefill_takes(plan)) {
-    const uint32_t batch = plan.args.batch == 0 ? 1 : plan.args.batch;
-    const uint32_t rows = plan.group * ((plan.args.max_q + batch - 1) / batch);
-    if (choice == AttentionChoice::kPrefill || rows >= kPrefillRows) return Kernel::kPrefill;
+    if (choice == AttentionChoice::kPrefill || rows_a_head(plan) >= kPrefillRows) return Kernel::kPrefill;
   }
   return machine.generation >= 9 && large && fast_takes(plan) ? Kernel::kFast : Kernel::kGeneric;
 }
@@ -108,14 +106,20 @@ cudaError_t make_plan(AttentionChoice choice, const CudaCodec &codec, const Atte
 
 }  // namespace
 
-size_t attention_workspace(const CudaCodec &codec, const AttentionArgs &bounds) noexcept {
+uint32_t rows_a_head(const Plan &plan) {
+  const AttentionArgs &a = plan.args;
+  const uint32_t batch = a.max_batch != 0 ? a.max_batch : (a.batch != 0 ? a.batch : 1);
+  return plan.group * ((a.max_q + batch - 1) / batch);
+}
+
+size_t attention_workspace(const CudaCodec &codec, const AttentionArgs &bounds,
+                           AttentionChoice choice) noexcept {
   Plan plan;
   size_t most = 0;
-  for (const auto choice :
-       {AttentionChoice::kBest, AttentionChoice::kGeneric, AttentionChoice::kPrefill}) {
+  for (const auto each : {choice, AttentionChoice::kGeneric}) {
     size_t bytes;
     Kernel kernel;
-    if (make_plan(choice, codec, bounds, &plan, &bytes, &kernel) != cudaSuccess) return 0;
+    if (make_plan(each, codec, bounds, &plan, &bytes, &kernel) != cudaSuccess) return 0;
     most = bytes > most ? bytes : most;
   }
   return most;

@@ -9,6 +9,9 @@ namespace quire::kernels::cuda {
 
 struct Plan;
 
+// Rows of q that a KV head has in a sequence, on average of what the bounds allow.
+uint32_t rows_a_head(const Plan &plan);
+
 // Each fills rows, unit and workers of a plan, then launches it.
 void shape_generic(int processors, Plan *plan);
 cudaError_t launch_generic(const Plan &plan, cudaStream_t stream);

@@ -19,6 +19,70 @@ namespace {
 
 constexpr float kPeakHeadroom = 8;  // P times 2^8: less of it is denormal. 2^(8 + kLazy) is a half.
 
+// A lane's part of a row: two values each 8 columns, from `at` on. The type is asked once, not per value:
+// loads are on their way together then. Pairs of halves go as words where they lie on words.
+template <int kCount>
+__device__ __forceinline__ void load_row(float (&x)[kCount], DType type, const void *base,
+                                         int64_t at) {
+  if (type == DType::kF32) {
+    const float *from = static_cast<const float *>(base) + at;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) x[i] = from[i / 2 * 8 + i % 2];
+    return;
+  }
+  const uint16_t *from = static_cast<const uint16_t *>(base) + at;
+  uint32_t pairs[kCount / 2];
+  if (reinterpret_cast<uintptr_t>(from) % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      pairs[i] = *reinterpret_cast<const uint32_t *>(from + i * 8);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      pairs[i] = from[i * 8] | static_cast<uint32_t>(from[i * 8 + 1]) << 16;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kCount / 2; ++i) {
+    if (type == DType::kF16) {
+      const float2 two = unpack_half2(pairs[i]);
+      x[2 * i] = two.x;
+      x[2 * i + 1] = two.y;
+    } else {
+      x[2 * i] = __uint_as_float(pairs[i] << 16);
+      x[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+  }
+}
+
+template <int kCount>
+__device__ __forceinline__ void store_row(const float (&x)[kCount], DType type, void *base,
+                                          int64_t at) {
+  if (type == DType::kF32) {
+    float *to = static_cast<float *>(base) + at;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) to[i / 2 * 8 + i % 2] = x[i];
+    return;
+  }
+  uint16_t *to = static_cast<uint16_t *>(base) + at;
+  const bool words = reinterpret_cast<uintptr_t>(to) % 4 == 0;
+#pragma unroll
+  for (int i = 0; i < kCount / 2; ++i) {
+    uint32_t pair = pack_half2(x[2 * i], x[2 * i + 1]);
+    if (type == DType::kBF16) {
+      const __nv_bfloat162 two = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+      pair = *reinterpret_cast<const uint32_t *>(&two);
+    }
+    if (words) {
+      *reinterpret_cast<uint32_t *>(to + i * 8) = pair;
+    } else {
+      to[i * 8] = static_cast<uint16_t>(pair);
+      to[i * 8 + 1] = static_cast<uint16_t>(pair >> 16);
+    }
+  }
+}
+
 // A group of four warps that attends. Registers: sums [n][row g, g + 8][2] of 8 columns n each, see
 // attention_wgmma.cuh.
 template <class F>
@@ -88,15 +152,13 @@ class Attender {
       const uint32_t row = row_ + static_cast<uint32_t>(r) * 8;
       const bool there = row < rows_;
       const int64_t at = row_place(p_, g_->s, g_->head, there ? row : 0).q + lane_ % 4 * 2;
-      float most = 0;
+      float v[F::kDim / 4], most = 0;
+      load_row(v, p_.args.q_dtype, p_.args.q, at);
 #pragma unroll
-      for (int n = 0; n < F::kDim / 8; ++n) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const float v = there ? load_as_float(p_.args.q_dtype, p_.args.q, at + n * 8 + e) : 0;
-          x[n * 4 + 2 * r + e] = v;
-          most = fmaxf(most, fabsf(v));
-        }
+      for (int i = 0; i < F::kDim / 4; ++i) {
+        if (!there) v[i] = 0;
+        x[i / 2 * 4 + 2 * r + i % 2] = v[i];
+        most = fmaxf(most, fabsf(v[i]));
       }
       for (int d = 1; d < 4; d *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
       // A power of two brings the row into f16's range; a negative scale becomes q's.
@@ -389,12 +451,10 @@ class Attender {
       }
       const RowPlace place = row_place(p_, g_->s, g_->head, row);
       const float inverse = weight_[r] == 0 ? 0.0f : down / weight_[r];
+      float v[F::kDim / 4];
 #pragma unroll
-      for (int n = 0; n < F::kDim / 8; ++n) {
-        const int64_t at = place.out + n * 8 + lane_ % 4 * 2;
-        store_from_float(p_.args.out_dtype, p_.args.out, at, o_[n * 4 + 2 * r] * inverse);
-        store_from_float(p_.args.out_dtype, p_.args.out, at + 1, o_[n * 4 + 2 * r + 1] * inverse);
-      }
+      for (int i = 0; i < F::kDim / 4; ++i) v[i] = o_[i / 2 * 4 + 2 * r + i % 2] * inverse;
+      store_row(v, p_.args.out_dtype, p_.args.out, place.out + lane_ % 4 * 2);
       if (lane_ % 4 == 0 && p_.args.lse != nullptr) {
         p_.args.lse[place.lse] = lse_of(peak, weight_[r]);
       }
@@ -413,15 +473,10 @@ class Attender {
 
 // A group's share. What is not needed beside the sums lies in shared memory, which a warp keeps for itself.
 template <class F>
-__device__ __forceinline__ void attend(const Plan &p, const PrefillWalker &start, uint64_t work,
-                                       bool anchored, uint8_t *memory) {
-  const uint32_t warp = threadIdx.x / 32;
-  uint8_t *base = memory - static_cast<uint32_t>(__cvta_generic_to_shared(memory));
-  auto *kept = reinterpret_cast<PrefillWalker *>(base + F::walker(warp));
-  auto *segment = reinterpret_cast<PrefillSegment *>(base + F::segment(warp));
-  static_assert(sizeof(PrefillWalker) <= 128 && sizeof(PrefillSegment) <= 128);
-  if (threadIdx.x % 32 == 0) *kept = start;
-  __syncwarp();
+__device__ __forceinline__ void attend(const Plan &p, uint64_t work, bool anchored,
+                                       uint8_t *memory) {
+  PrefillWalker *kept = F::walker(memory);
+  PrefillSegment *segment = F::segment(memory);
   Attender<F> attender(p, segment, anchored);
   uint32_t followers = 0, n = 0;
   while (__any_sync(~0u, !kept->done())) {
@@ -479,7 +534,9 @@ __global__ void __launch_bounds__(F::kThreads, 1)
     prefill_kernel(const __grid_constant__ Plan p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t prefill_memory[];
-  if (static_cast<uint32_t>(__cvta_generic_to_shared(prefill_memory)) > F::kTable) __trap();
+  const auto below = static_cast<uint32_t>(__cvta_generic_to_shared(prefill_memory));
+  if (below > F::kTable) __trap();
+  uint8_t *base = prefill_memory - below;
   cudaTriggerProgrammaticLaunchCompletion();
   const bool anchored = p.codec.anchored != nullptr && p.codec.anchored[p.args.layer] != 0;
   const uint64_t work = total_prefill_work(p);
@@ -488,15 +545,18 @@ __global__ void __launch_bounds__(F::kThreads, 1)
   fill_table<F>(p);
   __syncthreads();
   const uint32_t role = __shfl_sync(~0u, threadIdx.x / 128, 0);
+  PrefillWalker *kept = F::walker(base);
+  if (threadIdx.x % 32 == 0) *kept = walker;
+  __syncwarp();
   if (role == 2) {
-    fewer_registers<64>();
-    make_tiles<F, true>(p, walker, anchored);
+    fewer_registers<72>();
+    TileGroup<F, true>(p, kept, anchored).run();
   } else if (role == 3) {
-    fewer_registers<64>();
-    make_tiles<F, false>(p, walker, anchored);
+    fewer_registers<72>();
+    TileGroup<F, false>(p, kept, anchored).run();
   } else {
-    more_registers<192>();
-    attend<F>(p, walker, work, anchored, prefill_memory);
+    more_registers<184>();
+    attend<F>(p, work, anchored, base);
   }
 #else
   __trap();
@@ -518,34 +578,20 @@ cudaError_t launch_dim(const Plan &plan, cudaStream_t stream) {
                          : launch<PrefillShape<kDim, false>>(plan, stream);
 }
 
-bool part_fits(const quire_part_layout &part, uint32_t dim) {
-  if (part.dim != dim || (part.rotation_size != 1 && part.rotation_size != dim)) return false;
-  switch (part.codec.codebook) {
-    case QUIRE_CODEBOOK_F16:
-      return true;
-    case QUIRE_CODEBOOK_TABLE16:
-    case QUIRE_CODEBOOK_INT8:
-      return part.block == 32 || part.block == 64;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 bool prefill_takes(const Plan &plan) {
   const quire_page_layout &l = plan.codec.sealed;
-  const uint32_t dim = plan.dim_v;
-  if (dim != 64 && dim != 128) return false;
-  return part_fits(l.k, dim) && part_fits(l.v, dim) && l.v.codec.codebook != QUIRE_CODEBOOK_INT8 &&
-         l.page_tokens % 16 == 0 && plan.codec.turns.pairs % 2 == 0;
+  const uint32_t dim = plan.dim_k;
+  if ((dim != 64 && dim != 128) || plan.dim_v != dim || l.page_tokens % 16 != 0) return false;
+  if (l.format == QUIRE_FORMAT_F16) return true;
+  return (l.format == QUIRE_FORMAT_NF4 || l.format == QUIRE_FORMAT_K8V4) &&
+         plan.codec.turns.pairs % 2 == 0;
 }
 
 void shape_prefill(int processors, Plan *plan) {
-  const uint32_t batch = plan->args.batch == 0 ? 1 : plan->args.batch;
-  const uint32_t rows = plan->group * ((plan->args.max_q + batch - 1) / batch);
   plan->unit = 64;
-  plan->rows = rows <= 64 ? 64 : 128;
+  plan->rows = rows_a_head(*plan) <= 64 ? 64 : 128;
   plan->workers = static_cast<uint32_t>(processors);
 }
 

@@ -40,10 +40,24 @@ struct PrefillShape {
   // The second half of every 256 bytes of the table is free.
   static constexpr uint32_t gap(uint32_t i) { return kTable + i * 256 + 128; }
   static constexpr uint32_t kBarriers = gap(0), kFlags = gap(1);
-  // Of each attending warp: where it is in the share, and its segment.
-  __device__ static uint32_t walker(uint32_t warp) { return gap(2 + warp); }
-  __device__ static uint32_t segment(uint32_t warp) { return gap(10 + warp); }
-  __device__ static uint32_t peak(uint32_t row) { return gap(18 + row / 16) + row % 16 * 8; }
+  __device__ static uint32_t peak(uint32_t row) { return gap(2 + row / 16) + row % 16 * 8; }
+  // Of each warp: where it is in the share; of those that attend: the segment. base: of shared memory.
+  __device__ static PrefillWalker *walker(uint8_t *base) {
+    static_assert(sizeof(PrefillWalker) <= 128);
+    return reinterpret_cast<PrefillWalker *>(base + gap(6 + threadIdx.x / 32));
+  }
+  // A maker's ring of codes that are on their way: a slot is a gap of 8 rows x 16 bytes for each of
+  // kCodeGaps, and one of scales, statistics (kAtStatistics) and the spot (kAtSpot).
+  static constexpr uint32_t kRing = 3, kCodeGaps = kDim / 16, kSlotGaps = kCodeGaps + 1;
+  static constexpr uint32_t kAtStatistics = 64, kAtSpot = 80;
+  __device__ static uint32_t slot(uint32_t ring) {
+    return gap(38 + ((threadIdx.x / 32 - 8) * kRing + ring) * kSlotGaps);
+  }
+  static_assert(38 + 8 * kRing * kSlotGaps <= 256);
+  __device__ static PrefillSegment *segment(uint8_t *base) {
+    static_assert(sizeof(PrefillSegment) <= 128);
+    return reinterpret_cast<PrefillSegment *>(base + gap(22 + threadIdx.x / 32));
+  }
   static constexpr uint32_t kReaders = kSplit ? 4 : 8;  // warps that read a tile
 
   __device__ static uint32_t keys_full(uint32_t stage) { return kBarriers + stage * 8; }
@@ -58,53 +72,91 @@ struct PrefillShape {
 
 // 16 tokens of a tile.
 struct Spot {
-  const uint8_t *chunk = nullptr;  // nullptr: absent
-  uint32_t at = 0;                 // of the first token in its page
-  int32_t live = 0;                // tokens below kv_len
-  bool open = false, any = false;  // any: there is such a tile
-  uint32_t head = 0;
+  const uint8_t *chunk;  // nullptr: absent
+  uint32_t at;           // of the first token in its page
+  int32_t live;          // tokens below kv_len
+  uint32_t head;
+  bool open, any;  // any: there is such a tile
+
+  // All of it in 24 bytes of shared memory.
+  __device__ __forceinline__ void keep(uint32_t address) const {
+    const auto bits = reinterpret_cast<uint64_t>(chunk);
+    store_shared4(address, static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32), at,
+                  static_cast<uint32_t>(live));
+    store_shared(address + 16, head);
+    store_shared(address + 20, (open ? 1u : 0u) | (any ? 2u : 0u));
+  }
+  __device__ __forceinline__ static Spot kept(uint32_t address) {
+    uint32_t a[4], b[2];
+    load_shared(a, address);
+    load_shared(b, address + 16);
+    return {reinterpret_cast<const uint8_t *>(uint64_t{a[1]} << 32 | a[0]), a[2],
+            static_cast<int32_t>(a[3]), b[0], (b[1] & 1) != 0, (b[1] & 2) != 0};
+  }
 };
 
-// The tiles of a share, one after the other.
+// The tiles of a share, one after the other: this warp's 16 tokens of each. Lane i holds the block table's
+// entry for the i-th tile of 32.
 class TileCursor {
  public:
-  __device__ TileCursor(const Plan &p, const PrefillWalker &walker) : p_(p), walker_(walker) {}
+  // walker: in shared memory, this warp's own.
+  __device__ TileCursor(const Plan &p, PrefillWalker *walker) : p_(p), walker_(walker) {}
 
-  // This warp's part of the next tile. (The table entry is read here, long before it is needed.)
-  __device__ Spot next() {
-    Spot s;
-    while (u_ == end_ && !walker_.done()) {
-      g_ = walker_.next(p_);
-      u_ = g_.u0;
-      end_ = g_.u1;
-    }
-    if (u_ == end_) return s;
-    const int32_t token = g_.first + static_cast<int32_t>(u_ * p_.unit) +
-                          static_cast<int32_t>(threadIdx.x / 32 % 4) * 16;
-    ++u_;
-    s.any = true;
-    s.head = g_.head;
-    s.live = g_.s.kv_len - token < 16 ? g_.s.kv_len - token : 16;
-    if (s.live <= 0) return s;
-    const auto page = token / static_cast<int32_t>(p_.page_tokens);
-    const int32_t entry = table_entry(p_, g_.b, page);
-    if (entry == -1) return s;
-    s.at = static_cast<uint32_t>(token) - static_cast<uint32_t>(page) * p_.page_tokens;
+  __device__ __forceinline__ void next(Spot *s) {
+    if (__any_sync(~0u, left_ == 0)) open_segment();
+    *s = {};
+    s->any = __any_sync(~0u, left_ != 0);
+    if (!s->any) return;
+    if (__any_sync(~0u, tile_ % 32 == 0)) load_entries();
+    --left_;
+    const int32_t live = kv_len_ - static_cast<int32_t>(tile_ * 64);
+    s->head = head_;
+    s->live = live < 16 ? live : 16;
+    s->at = at_;
     const bool plain = p_.codec.sealed.v.codec.codebook == QUIRE_CODEBOOK_F16;
-    s.open = plain || entry_is_open(entry);
-    const bool opened = !plain && s.open;
+    const int32_t entry = __shfl_sync(~0u, entries_, static_cast<int>(tile_ % 32));
+    s->open = plain || entry_is_open(entry);
+    const bool opened = !plain && s->open;
     const FrameView &view = opened ? p_.args.frames.open : p_.args.frames.sealed;
-    const uint64_t stride = opened ? p_.codec.open.head_stride : p_.codec.sealed.head_stride;
-    s.chunk = view.base + entry_frame(entry) * view.stride +
-              (opened ? p_.open_offset : p_.sealed_offset) + s.head * stride;
-    return s;
+    s->chunk = view.base + entry_frame(entry) * view.stride +
+               (opened ? p_.open_offset + head_ * p_.codec.open.head_stride
+                       : p_.sealed_offset + head_ * p_.codec.sealed.head_stride);
+    if (entry == -1) s->chunk = nullptr;
+    ++tile_;
+    at_ += 64 % p_.page_tokens;
+    if (at_ >= p_.page_tokens) at_ -= p_.page_tokens;
   }
 
  private:
+  __device__ __forceinline__ void open_segment() {
+    PrefillWalker walker = *walker_;
+    __syncwarp();
+    while (left_ == 0 && !walker.done()) {
+      const PrefillSegment g = walker.next(p_);
+      left_ = g.u1 - g.u0;
+      token_ = static_cast<uint32_t>(g.first) + g.u0 * 64 + threadIdx.x / 32 % 4 * 16;
+      at_ = token_ % p_.page_tokens;
+      kv_len_ = g.s.kv_len - static_cast<int32_t>(token_);
+      head_ = g.head;
+      sequence_ = g.b;
+    }
+    if (threadIdx.x % 32 == 0) *walker_ = walker;
+    __syncwarp();
+    tile_ = 0;
+  }
+
+  __device__ __forceinline__ void load_entries() {
+    const uint32_t ahead = (tile_ + threadIdx.x % 32) * 64;
+    entries_ = -1;
+    if (static_cast<int32_t>(ahead) < kv_len_) {
+      entries_ = table_entry(p_, sequence_, static_cast<int32_t>((token_ + ahead) / p_.page_tokens));
+    }
+  }
+
   const Plan &p_;
-  PrefillWalker walker_;
-  PrefillSegment g_ = {};
-  uint32_t u_ = 0, end_ = 0;
+  PrefillWalker *walker_;
+  uint32_t left_ = 0, at_ = 0, head_ = 0, sequence_ = 0, token_ = 0, tile_ = 0;
+  int32_t kv_len_ = 0, entries_ = -1;  // kv_len_: from token_ on
 };
 
 __device__ __forceinline__ uint32_t half2_power(int e) {
@@ -117,109 +169,118 @@ template <class F, bool kOfKeys>
 class TileMaker {
  public:
   static constexpr uint32_t kLoads = F::kDim / 64;  // 16-byte pieces of codes a lane has
-  struct Raw {
-    uint4 codes[kLoads];
-    uint32_t scales[kLoads], exponent;
-  };
-
   __device__ explicit TileMaker(const Plan &p)
       : p_(p), part_(kOfKeys ? p.codec.sealed.k : p.codec.sealed.v), lane_(threadIdx.x % 32) {
-    const uint32_t j = lane_ / 8 % kPieces, bytes = part_.scale_bytes == 2 ? 2 : 1;
-#pragma unroll
-    for (uint32_t q = 0; q < 4; ++q) {
-      const uint32_t channel = quire_code_channel(&part_, (4 * j + q) * 8);
-      const uint32_t b = part_.block == 0 ? 0 : channel / part_.block;
-      to_[q] = channel / 64 * F::kPanel + ((channel / 8 % 8) ^ (lane_ % 8)) * 16;
-      pick_[q] = bytes == 2 ? 2 * b * 0x1111 + 0x1010 : 0x4400 | b * 0x11;
-    }
-    up_ = part_.codec.codebook == QUIRE_CODEBOOK_TABLE16 ? p.table_scale : 1.0f;
+    const uint32_t j = lane_ / 8 % kPieces;
+    const uint32_t chunk = kOfKeys ? j * (4 / kPieces) : j * 4;
+    to_ = chunk / 8 * F::kPanel + ((chunk % 8) ^ (lane_ % 8)) * 16;
+    pick_ = 0x4400 | j * 0x11;
   }
 
-  __device__ __forceinline__ void load(const Spot &s, Raw *raw) const {
-    if (s.chunk == nullptr || s.open || part_.codec.codebook != QUIRE_CODEBOOK_TABLE16) return;
-    const uint32_t row0 = s.at + lane_ % 8 + lane_ / (8 * kPieces) * 8, j = lane_ / 8 % kPieces;
+  // Enqueues what is stored of a spot. A lane copies the codes that it will read.
+  __device__ __forceinline__ void load(const Spot &s, uint32_t slot) const {
+    if (s.chunk == nullptr || s.open) return;
+    if (lane_ == 31) {
+      copy_async16(slot + F::kCodeGaps * 256 + F::kAtStatistics, s.chunk + p_.codec.sealed.statistics);
+    }
+    if (part_.codec.codebook != QUIRE_CODEBOOK_TABLE16) return;
+    const uint32_t j = lane_ / 8 % kPieces;
+    const uint8_t *from = s.chunk + part_.codes + (s.at + row_of(0)) * (F::kDim / 2) + j * 16;
 #pragma unroll
     for (uint32_t i = 0; i < kLoads; ++i) {
-      const uint32_t row = row0 + i * 8;
-      raw->codes[i] = __ldg(reinterpret_cast<const uint4 *>(s.chunk + part_.codes +
-                                                            row * (F::kDim / 2) + j * 16));
-      raw->scales[i] = scales_of(s.chunk, row);
+      copy_async16(slot + lane_ / 8 * 256 + i * 1024 + lane_ % 8 * 16, from + i * 8 * (F::kDim / 2));
     }
-    raw->exponent = 0;
-    if (p_.codec.sealed.statistics != 0) {
-      raw->exponent = s.chunk[p_.codec.sealed.statistics + (kOfKeys ? 0 : 1)];
+    if (lane_ < kPieces) {
+      copy_async16(slot + F::kCodeGaps * 256 + lane_ * 16,
+                   s.chunk + part_.scales + s.at * kPieces + lane_ * 16);
     }
   }
 
   // to: where token 0 of the 16 lies in its stage.
-  __device__ __forceinline__ void make(const Spot &s, const Raw &raw, uint32_t to) const {
+  __device__ __forceinline__ void make(const Spot &s, uint32_t slot, uint32_t to) const {
     if (s.chunk == nullptr) {
       if (!kOfKeys) clear(to);
     } else if (s.open) {
-      make_open(s, to);
+      make_open(p_, s.chunk, s.at, s.live, to);
     } else if (part_.codec.codebook == QUIRE_CODEBOOK_TABLE16) {
-      make_coded(s, raw, to);
+      make_coded(s.live, slot, to);
     } else if (kOfKeys) {
-      make_int8(s, to);
+      make_int8(p_, s.chunk, s.at, to);
     }
   }
 
  private:
   static constexpr uint32_t kPieces = F::kDim / 32;  // of 16 bytes, in a row of codes
 
-  __device__ uint32_t scales_of(const uint8_t *chunk, uint32_t row) const {
-    const uint32_t bytes = part_.blocks * part_.scale_bytes;
-    const uint8_t *at = chunk + part_.scales + row * bytes;
-    if (bytes == 4) return *reinterpret_cast<const uint32_t *>(at);
-    if (bytes == 2) return *reinterpret_cast<const uint16_t *>(at);
-    return *at;
+  __device__ __forceinline__ static uint32_t row_scales(uint32_t at, uint32_t row) {
+    uint32_t x[1];
+    load_shared(x, at + (row * kPieces & ~3u));
+    return kPieces == 4 ? x[0] : x[0] >> (row * kPieces % 4 * 8);
+  }
+  __device__ static uint32_t scales_of(const quire_part_layout &part, const uint8_t *chunk,
+                                       uint32_t row) {
+    const uint8_t *at = chunk + part.scales + row * kPieces;
+    if constexpr (kPieces == 4) return __ldg(reinterpret_cast<const uint32_t *>(at));
+    return __ldg(reinterpret_cast<const uint16_t *>(at));
   }
 
-  __device__ __forceinline__ void make_coded(const Spot &s, const Raw &raw, uint32_t to) const {
-    const uint32_t lane4 = lane_ * 4, row0 = lane_ % 8 + lane_ / (8 * kPieces) * 8;
-    const bool e4m3 = part_.scale_bytes == 1;
+  // The row that a lane's i-th piece of codes is of.
+  __device__ __forceinline__ uint32_t row_of(uint32_t i) const {
+    return lane_ % 8 + lane_ / (8 * kPieces) * 8 + i * 8;
+  }
+
+  __device__ __forceinline__ void make_coded(int32_t live, uint32_t slot, uint32_t to) const {
+    const uint32_t lane4 = lane_ * 4, few = slot + F::kCodeGaps * 256;
+    uint32_t statistics[1];
+    load_shared(statistics, few + F::kAtStatistics);
     // 2^e in two factors that are halves.
-    int e = p_.codec.sealed.statistics == 0
-                ? 0
-                : static_cast<int>(raw.exponent) - QUIRE_EXPONENT_BIAS - 8;
+    int e = static_cast<int>(statistics[0] >> (kOfKeys ? 0 : 8) & 255) - QUIRE_EXPONENT_BIAS - 8;
     const int e0 = e < -14 ? -14 : (e > 15 ? 15 : e);
     e -= e0;
     const uint32_t f0 = half2_power(e0), f1 = half2_power(e < -24 ? -24 : (e > 15 ? 15 : e));
+    uint32_t at = to + row_of(0) * 128 + to_;
+    asm volatile("" : "+r"(at));  // else the addresses of both stages are kept, in memory
 #pragma unroll
     for (uint32_t i = 0; i < kLoads; ++i) {
-      const uint32_t row = row0 + i * 8;
-      const uint32_t words[4] = {raw.codes[i].x, raw.codes[i].y, raw.codes[i].z, raw.codes[i].w};
-      uint32_t scales = raw.scales[i];
-      if (!kOfKeys && static_cast<int32_t>(row) >= s.live) scales = 0;
+      uint32_t words[4], scales;
+      load_shared(words, slot + lane_ / 8 * 256 + i * 1024 + lane_ % 8 * 16);
+      scales = row_scales(few, row_of(i));
+      if (!kOfKeys && static_cast<int32_t>(row_of(i)) >= live) scales = 0;
 #pragma unroll
       for (uint32_t q = 0; q < 4; ++q) {
-        uint32_t scale = __byte_perm(scales, 0, pick_[q]);
-        if (e4m3) scale = multiply_half2(multiply_half2(e4m3_pair(scale), f0), f1);
+        // Word q of piece j holds chunk q * 4 + j (of 64 channels: q % 2 * 4 + q / 2 + 2 j) of a key.
+        const uint32_t b = kPieces == 4 ? q : q % 2;
+        const uint32_t chunk = !kOfKeys ? q : (kPieces == 4 ? q * 4 : q % 2 * 4 + q / 2);
+        uint32_t scale = e4m3_pair(__byte_perm(scales, 0, kOfKeys ? 0x4400 | b * 0x11 : pick_));
+        scale = multiply_half2(multiply_half2(scale, f0), f1);
         const uint32_t x0 = multiply_half2(look_up<0, F>(words[q], lane4), scale);
         const uint32_t x1 = multiply_half2(look_up<1, F>(words[q], lane4), scale);
         const uint32_t x2 = multiply_half2(look_up<2, F>(words[q], lane4), scale);
         const uint32_t x3 = multiply_half2(look_up<3, F>(words[q], lane4), scale);
-        store_shared4(to + row * 128 + to_[q], x0, x1, x2, x3);
+        store_shared4((at ^ (chunk % 8 * 16)) + chunk / 8 * F::kPanel + i * 1024, x0, x1, x2, x3);
       }
     }
   }
 
-  __device__ void make_int8(const Spot &s, uint32_t to) const {
-    int e = static_cast<int>(s.chunk[p_.codec.sealed.statistics]) - QUIRE_EXPONENT_BIAS - 8 - 7;
+  __device__ __noinline__ static void make_int8(const Plan &p, const uint8_t *chunk, uint32_t first,
+                                                uint32_t to) {
+    const quire_part_layout &part = p.codec.sealed.k;
+    const uint32_t lane = threadIdx.x % 32;
+    int e = static_cast<int>(chunk[p.codec.sealed.statistics]) - QUIRE_EXPONENT_BIAS - 8 - 7;
     const int e0 = e < -14 ? -14 : (e > 15 ? 15 : e);
     e -= e0;
     const uint32_t f0 = half2_power(e0), f1 = half2_power(e < -24 ? -24 : (e > 15 ? 15 : e));
 #pragma unroll 1
-    for (uint32_t i = lane_; i < 16 * F::kDim / 16; i += 32) {
+    for (uint32_t i = lane; i < 16 * F::kDim / 16; i += 32) {
       const uint32_t row = i % 8 + i / (F::kDim / 2) * 8, j = i / 8 % (F::kDim / 16);
-      const uint4 codes = *reinterpret_cast<const uint4 *>(s.chunk + part_.codes +
-                                                           (s.at + row) * F::kDim + j * 16);
+      const uint4 codes = *reinterpret_cast<const uint4 *>(chunk + part.codes +
+                                                           (first + row) * F::kDim + j * 16);
       const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-      const uint32_t scales = scales_of(s.chunk, s.at + row);
+      const uint32_t scales = scales_of(part, chunk, first + row);
 #pragma unroll
       for (uint32_t h = 0; h < 2; ++h) {
-        const uint32_t channel = quire_code_channel(&part_, j * 16 + h * 8);
-        const uint32_t b = channel / part_.block;
+        const uint32_t channel = quire_code_channel(&part, j * 16 + h * 8);
+        const uint32_t b = channel / part.block;
         uint32_t scale = e4m3_pair(__byte_perm(scales, 0, 0x4400 | b * 0x11));
         scale = multiply_half2(multiply_half2(scale, f0), f1);
         uint32_t x[4];
@@ -236,24 +297,37 @@ class TileMaker {
   }
 
   // f16 rows: copied, or rotated and scaled like sealed ones.
-  __device__ void make_open(const Spot &s, uint32_t to) const {
+  __device__ __noinline__ static void make_open(const Plan &p, const uint8_t *chunk, uint32_t first,
+                                                int32_t live, uint32_t to) {
+    const quire_part_layout &part = kOfKeys ? p.codec.sealed.k : p.codec.sealed.v;
+    const uint32_t lane = threadIdx.x % 32;
     constexpr uint32_t kChunks = F::kDim / 8;
-    const uint32_t c = lane_ % kChunks;
-    const bool change = part_.rotation_size > 1 || up_ != 1.0f;
-    const uint8_t *rows = s.chunk + (kOfKeys ? p_.codec.open.k.codes : p_.codec.open.v.codes);
-#pragma unroll 4
-    for (uint32_t i = 0; i < kChunks / 2; ++i) {
-      const uint32_t row = lane_ / kChunks + i * (32 / kChunks);
-      uint4 x = make_uint4(0, 0, 0, 0);
-      if (static_cast<int32_t>(row) < s.live) {
-        x = __ldg(reinterpret_cast<const uint4 *>(rows + (s.at + row) * (F::kDim * 2) + c * 16));
+    const uint32_t c = lane % kChunks;
+    const bool change = part.codec.codebook != QUIRE_CODEBOOK_F16;
+    const uint8_t *rows = chunk + (kOfKeys ? p.codec.open.k.codes : p.codec.open.v.codes);
+    constexpr uint32_t kAtOnce = 4;
+#pragma unroll 1
+    for (uint32_t i0 = 0; i0 < kChunks / 2; i0 += kAtOnce) {
+      uint4 x[kAtOnce];
+#pragma unroll
+      for (uint32_t i = 0; i < kAtOnce; ++i) {
+        const uint32_t row = lane / kChunks + (i0 + i) * (32 / kChunks);
+        x[i] = make_uint4(0, 0, 0, 0);
+        if (static_cast<int32_t>(row) < live) {
+          x[i] = __ldg(reinterpret_cast<const uint4 *>(rows + (first + row) * (F::kDim * 2) + c * 16));
+        }
       }
-      if (change) x = changed(x);
-      store_shared4(place(to, row, c), x.x, x.y, x.z, x.w);
+#pragma unroll
+      for (uint32_t i = 0; i < kAtOnce; ++i) {
+        const uint32_t row = lane / kChunks + (i0 + i) * (32 / kChunks);
+        if (change) x[i] = changed(p, part, x[i]);
+        store_shared4(place(to, row, c), x[i].x, x[i].y, x[i].z, x[i].w);
+      }
     }
   }
 
-  __device__ uint4 changed(uint4 x) const {
+  __device__ static uint4 changed(const Plan &p, const quire_part_layout &part, uint4 x) {
+    const uint32_t lane = threadIdx.x % 32;
     uint32_t words[4] = {x.x, x.y, x.z, x.w};
     float f[8];
 #pragma unroll
@@ -262,9 +336,9 @@ class TileMaker {
       f[2 * i] = two.x;
       f[2 * i + 1] = two.y;
     }
-    float up = up_;
-    if (part_.rotation_size > 1) {
-      up *= exp2_fast(-static_cast<float>(part_.rotation_stored));
+    float up = part.codec.codebook == QUIRE_CODEBOOK_TABLE16 ? p.table_scale : 1.0f;
+    {
+      up *= exp2_fast(-static_cast<float>(part.rotation_stored));
 #pragma unroll
       for (int stride = 1; stride < 8; stride *= 2) {
 #pragma unroll
@@ -280,7 +354,7 @@ class TileMaker {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           const float other = __shfl_xor_sync(~0u, f[i], static_cast<int>(across));
-          f[i] = (lane_ & across) != 0 ? other - f[i] : f[i] + other;
+          f[i] = (lane & across) != 0 ? other - f[i] : f[i] + other;
         }
       }
     }
@@ -289,8 +363,9 @@ class TileMaker {
     return make_uint4(words[0], words[1], words[2], words[3]);
   }
 
-  __device__ void clear(uint32_t to) const {
-    for (uint32_t i = lane_; i < 16 * F::kDim / 8; i += 32) {
+  __device__ static void clear(uint32_t to) {
+    const uint32_t lane = threadIdx.x % 32;
+    for (uint32_t i = lane; i < 16 * F::kDim / 8; i += 32) {
       store_shared4(place(to, i % 16, i / 16), 0, 0, 0, 0);
     }
   }
@@ -302,14 +377,13 @@ class TileMaker {
   const Plan &p_;
   const quire_part_layout &part_;
   const uint32_t lane_;
-  uint32_t to_[4], pick_[4];
-  float up_;
+  uint32_t to_, pick_;
 };
 
 // Anchors of 16 tokens, as the sum of two halves: R(position) b for the first, one more turn by R(1) for
 // each further one (16 roundings in fp32).
 template <class F>
-__device__ inline void make_anchors(const Plan &p, const Spot &s, uint32_t to) {
+__device__ __noinline__ void make_anchors(const Plan &p, const Spot s, uint32_t to) {
   const uint32_t lane = threadIdx.x % 32;
   const Turns &t = p.codec.turns;
   const auto *statistics =
@@ -356,44 +430,70 @@ __device__ inline void make_anchors(const Plan &p, const Spot &s, uint32_t to) {
 
 // A group of four warps that makes tiles of one part of a share.
 template <class F, bool kOfKeys>
-__device__ inline void make_tiles(const Plan &p, const PrefillWalker &walker, bool anchored) {
-  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  TileCursor cursor(p, walker);
-  const TileMaker<F, kOfKeys> maker(p);
-  typename TileMaker<F, kOfKeys>::Raw raw = {}, ahead = {};
-  Spot spot = cursor.next(), second = cursor.next();
-  maker.load(spot, &raw);
-  for (uint32_t n = 0; spot.any; ++n) {
-    const Spot third = cursor.next();
-    maker.load(second, &ahead);
-    const uint32_t stage = n % 2, parity = (n / 2 & 1) ^ 1;
-    if (!kOfKeys && anchored) {
-      barrier_wait(F::anchors_empty(), (n & 1) ^ 1);
-      make_anchors<F>(p, spot, F::kAnchors + warp * 2048);
-      publish_to_matrices();
+class TileGroup {
+ public:
+  __device__ TileGroup(const Plan &p, PrefillWalker *walker, bool anchored)
+      : p_(p), cursor_(p, walker), maker_(p), anchored_(anchored) {}
+
+  // Codes of two tiles are on their way while a third is made.
+  __device__ void run() {
+    uint32_t slot = 0, ahead = F::kRing - 1;
+    for (uint32_t i = 0; i < F::kRing - 1; ++i) fetch(F::slot(i));
+    for (uint32_t n = 0;; ++n) {
+      fetch(F::slot(ahead));
+      copy_wait<F::kRing - 1>();
       __syncwarp();
-      if (lane == 0) barrier_arrive(F::anchors_full());
+      const Spot spot = Spot::kept(F::slot(slot) + F::kCodeGaps * 256 + F::kAtSpot);
+      if (__any_sync(~0u, !spot.any)) break;
+      make(n, spot, F::slot(slot));
+      slot = slot + 1 == F::kRing ? 0 : slot + 1;
+      ahead = ahead + 1 == F::kRing ? 0 : ahead + 1;
     }
-    barrier_wait(kOfKeys ? F::keys_empty(stage) : F::values_empty(stage), parity);
-    maker.make(spot, raw,
-               (kOfKeys ? F::kKeys : F::kValues) + stage * F::kTile + warp * 2048);
+  }
+
+ private:
+  using Maker = TileMaker<F, kOfKeys>;
+
+  __device__ __forceinline__ void fetch(uint32_t slot) {
+    Spot spot;
+    cursor_.next(&spot);
+    if (threadIdx.x % 32 == 0) spot.keep(slot + F::kCodeGaps * 256 + F::kAtSpot);
+    maker_.load(spot, slot);
+    copy_commit();
+  }
+
+  __device__ __forceinline__ void make(uint32_t n, const Spot &spot, uint32_t slot) {
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, stage = n % 2;
+    if (!kOfKeys && anchored_) {
+      barrier_wait(F::anchors_empty(), (n & 1) ^ 1);
+      make_anchors<F>(p_, spot, F::kAnchors + warp * 2048);
+      tell(F::anchors_full());
+    }
+    barrier_wait(kOfKeys ? F::keys_empty(stage) : F::values_empty(stage), (n / 2 & 1) ^ 1);
+    maker_.make(spot, slot, (kOfKeys ? F::kKeys : F::kValues) + stage * F::kTile + warp * 2048);
     if (kOfKeys && lane == 0) {
       uint32_t flags = spot.chunk == nullptr ? kAbsent : 0;
-      if (anchored && spot.chunk != nullptr && !spot.open) {
-        const auto *statistics = reinterpret_cast<const quire_head_statistics *>(
-            spot.chunk + p.codec.sealed.statistics);
-        if ((statistics->flags & QUIRE_HEAD_ANCHORED) != 0) flags |= kAnchored;
+      if (anchored_ && spot.chunk != nullptr && !spot.open) {
+        uint32_t statistics[1];
+        load_shared(statistics, slot + F::kCodeGaps * 256 + F::kAtStatistics);
+        if ((statistics[0] >> 16 & QUIRE_HEAD_ANCHORED) != 0) flags |= kAnchored;
       }
       store_shared(F::kFlags + (stage * 4 + warp) * 4, flags);
     }
+    tell(kOfKeys ? F::keys_full(stage) : F::values_full(stage));
+  }
+
+  __device__ __forceinline__ static void tell(uint32_t barrier) {
     publish_to_matrices();
     __syncwarp();
-    if (lane == 0) barrier_arrive(kOfKeys ? F::keys_full(stage) : F::values_full(stage));
-    spot = second;
-    second = third;
-    raw = ahead;
+    if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
   }
-}
+
+  const Plan &p_;
+  TileCursor cursor_;
+  const Maker maker_;
+  const bool anchored_;
+};
 
 #endif
 

@@ -1,33 +1,18 @@
-// How the prefill kernel's work is cut: equal shares although later rows of a prompt see more.
-//
-// Items are those of attention_plan.cuh, but each counts what it costs: the tokens that its last row
-// sees, as a linear function of the tile (so that sums need no loop),
-//     weight(tile) = min(first + tile * step, most)          most: where a window ends the growth
-//     work         = weights of all items, in the order (sequence, tile, head)
-// A share that ends in an item at `rem` of its weight ends at unit rem * units / weight of it, found by
-// the same division on both sides.
+// How the prefill kernel's work is cut: the items of attention_plan.cuh, in shares of equal weight
+// (prefill_shares.h), which every worker finds from the lengths by itself.
 //
 // Thread class: kernels; all lanes of a warp hold the same state.
 #pragma once
 
 #include "kernels/cuda/attention_plan.cuh"
+#include "kernels/cuda/prefill_shares.h"
 
 namespace quire::kernels::cuda {
 
 struct PrefillWork {
-  SequenceWork s;  // its units and work are not used here
-  uint32_t first, step, most, bend;  // tiles from `bend` on weigh `most`
+  SequenceWork s;  // its tiles; its units are not used here
+  PrefillWeights weights;
   uint64_t work;
-
-  __device__ uint32_t weight(uint32_t tile) const {
-    return tile < bend ? first + tile * step : most;
-  }
-  // Of one head, all tiles before this one.
-  __device__ uint64_t before(uint32_t tile) const {
-    const uint64_t n = tile < bend ? tile : bend;
-    const uint64_t growing = n == 0 ? 0 : n * first + n * (n - 1) / 2 * step;
-    return growing + (tile - n) * most;
-  }
 };
 
 __device__ inline PrefillWork prefill_work(const Plan &p, uint32_t b) {
@@ -37,23 +22,10 @@ __device__ inline PrefillWork prefill_work(const Plan &p, uint32_t b) {
   w.s.kv_len = p.args.kv_lens[b];
   if (w.s.queries < 0) w.s.queries = 0;
   if (w.s.kv_len < 0) w.s.kv_len = 0;
-  const uint32_t rows = static_cast<uint32_t>(w.s.queries) * p.group;
-  w.s.tiles = (rows + p.rows - 1) / p.rows;
+  w.weights = PrefillWeights::make(w.s.kv_len, w.s.queries, p.group, p.rows, p.unit, p.args.window);
+  w.s.tiles = w.weights.tiles;
   w.s.units = 1;
-  const uint32_t last = rows < p.rows ? rows : p.rows;
-  int32_t seen = w.s.tiles == 0 ? 0 : row_to(p, w.s, last - 1);
-  seen = seen < 1 ? 1 : seen;
-  w.step = (p.rows + p.group - 1) / p.group;
-  w.most = ~0u;
-  w.bend = w.s.tiles;
-  if (p.args.window != 0) {
-    const uint64_t span = uint64_t{p.args.window} + w.step + p.unit;
-    w.most = span < 0x7fffffffu ? static_cast<uint32_t>(span) : 0x7fffffffu;
-  }
-  w.first = static_cast<uint32_t>(seen) < w.most ? static_cast<uint32_t>(seen) : w.most;
-  const uint32_t bend = (w.most - w.first) / w.step + 1;
-  if (bend < w.bend) w.bend = bend;
-  w.work = w.before(w.s.tiles) * p.kv_heads;
+  w.work = w.weights.before(w.weights.tiles) * p.kv_heads;
   w.s.work = w.work;
   return w;
 }
@@ -90,13 +62,13 @@ class PrefillWalker {
       tile_ = 0;
     }
     const uint64_t in = at_ - base_;
-    while (in >= w_.before(tile_ + 1) * p.kv_heads) ++tile_;
+    while (in >= w_.weights.before(tile_ + 1) * p.kv_heads) ++tile_;
     PrefillSegment g;
     g.b = b_;
     g.tile = tile_;
     g.s = w_.s;
-    g.weight = w_.weight(tile_);
-    const uint64_t rest = in - w_.before(tile_) * p.kv_heads;
+    g.weight = w_.weights.weight(tile_);
+    const uint64_t rest = in - w_.weights.before(tile_) * p.kv_heads;
     g.head = static_cast<uint32_t>(rest / g.weight);
     const auto rem = static_cast<uint32_t>(rest - uint64_t{g.head} * g.weight);
     g.item_begin = at_ - rem;
@@ -108,8 +80,8 @@ class PrefillWalker {
     const int32_t last = tile_end_token(p, g.s, tile_);
     const uint32_t units =
         last > g.first ? (static_cast<uint32_t>(last - g.first) + p.unit - 1) / p.unit : 0;
-    g.u0 = static_cast<uint32_t>(uint64_t{rem} * units / g.weight);
-    g.u1 = static_cast<uint32_t>(uint64_t{rem1} * units / g.weight);
+    g.u0 = prefill_units(rem, g.weight, units);
+    g.u1 = prefill_units(rem1, g.weight, units);
     at_ = stop;
     return g;
   }
@@ -132,16 +104,7 @@ class PrefillWalker {
         b_ = first + static_cast<uint32_t>(hit);
         base_ = before + (hit > 0 ? ahead : 0);
         w_ = prefill_work(p, b_);
-        uint32_t low = 0, high = w_.s.tiles;  // before(low) <= in < before(high)
-        while (high - low > 1) {
-          const uint32_t mid = (low + high) / 2;
-          if (w_.before(mid) * p.kv_heads <= at_ - base_) {
-            low = mid;
-          } else {
-            high = mid;
-          }
-        }
-        tile_ = low;
+        tile_ = w_.weights.tile_at(at_ - base_, p.kv_heads);
         return;
       }
       before += __shfl_sync(~0u, sum, 31);

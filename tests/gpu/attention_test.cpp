@@ -80,7 +80,10 @@ struct GpuBatch : AttentionBatch {
     args.q_offsets = device_offsets.as<int32_t>();
     args.kv_lens = lens.as<int32_t>();
     args.block_table = block_table.as<int32_t>();
-    const size_t bytes = kernels::cuda::attention_workspace(codec, args);
+    size_t bytes = 0;
+    for (const auto choice : {AttentionChoice::kBest, AttentionChoice::kPrefill}) {
+      bytes = std::max(bytes, kernels::cuda::attention_workspace(codec, args, choice));
+    }
     BOOST_REQUIRE(bytes > 0);
     workspace = std::make_unique<DeviceBytes>(nullptr, bytes);
     args.workspace = workspace->as<void>();
