@@ -53,9 +53,9 @@ constexpr uint32_t kPrefillRows = 32;
 Kernel choose(AttentionChoice choice, const Machine &machine, const Plan &plan) {
   if (choice == AttentionChoice::kGeneric) return Kernel::kGeneric;
   const bool large = machine.shared_bytes >= kFastSharedBytes;
-  if (choice != AttentionChoice::kFast && machine.generation == 9 && large &&
-      prefill_takes(plan)) {
-    if (choice == AttentionChoice::kPrefill || rows_a_head(plan) >= kPrefillRows) return Kernel::kPrefill;
+  if (choice != AttentionChoice::kFast && machine.generation == 9 && large && prefill_takes(plan)) {
+    if (choice == AttentionChoice::kPrefill || rows_a_head(plan) >= kPrefillRows)
+      return Kernel::kPrefill;
   }
   return machine.generation >= 9 && large && fast_takes(plan) ? Kernel::kFast : Kernel::kGeneric;
 }

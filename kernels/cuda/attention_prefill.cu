@@ -109,7 +109,8 @@ class Attender {
       weight_[r] = 0;
     }
     uint32_t i = F::kSplit && (n & 1) != group_ ? n + 1 : n;
-    if (__any_sync(~0u, i < end)) tiles(i, end, g.first + static_cast<int32_t>((g.u0 + i - n) * 64));
+    if (__any_sync(~0u, i < end))
+      tiles(i, end, g.first + static_cast<int32_t>((g.u0 + i - n) * 64));
     for (int r = 0; r < 2; ++r) {
       for (int d = 1; d < 4; d *= 2) weight_[r] += __shfl_xor_sync(~0u, weight_[r], d);
     }
@@ -202,8 +203,8 @@ class Attender {
         if (t.interleaved != 0 && d < 2 * t.pairs) d = d / 2 + (d % 2) * t.pairs;
         const float v = x[i] * up;
         const __half high = __float2half_rn(v);
-        const uint32_t at = queries() + r * 128 + d / 64 * F::kPanel +
-                            ((d / 8 % 8) ^ (r % 8)) * 16 + d % 8 * 2;
+        const uint32_t at =
+            queries() + r * 128 + d / 64 * F::kPanel + ((d / 8 % 8) ^ (r % 8)) * 16 + d % 8 * 2;
         store_shared_half(at, high);
         store_shared_half(at + F::kTile, __float2half_rn(v - __half2float(high)));
       }
@@ -240,6 +241,7 @@ class Attender {
       matrix_64<false>(s_, q_[k], matrix_at(at, 0), k != 0);
     }
     if (__any_sync(~0u, ((flags[0] | flags[1] | flags[2] | flags[3]) & kAnchored) != 0)) {
+      matrix_fence();
 #pragma unroll
       for (uint32_t k = 0; k < kSteps; ++k) {
         const uint32_t at = k / 4 * F::kPanel + k % 4 * 32;
@@ -530,8 +532,7 @@ __device__ void init_barriers() {
 #endif
 
 template <class F>
-__global__ void __launch_bounds__(F::kThreads, 1)
-    prefill_kernel(const __grid_constant__ Plan p) {
+__global__ void __launch_bounds__(F::kThreads, 1) prefill_kernel(const __grid_constant__ Plan p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t prefill_memory[];
   const auto below = static_cast<uint32_t>(__cvta_generic_to_shared(prefill_memory));

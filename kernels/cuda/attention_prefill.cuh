@@ -34,7 +34,7 @@ struct PrefillShape {
   static constexpr int kTable = 1024, kKeys = kTable + 65536, kValues = kKeys + kStages * kTile,
                        kAnchors = kValues + kStages * kTile,  // high, low
       kQueries = kAnchors + 2 * kTile,                        // [group][high, low]; split: [1] is
-      kJoin = kQueries + 2 * kTile,                           // where the second group leaves its sums
+      kJoin = kQueries + 2 * kTile,  // where the second group leaves its sums
       kEnd = kQueries + 4 * kTile;
   static_assert(kEnd <= kFastSharedBytes);
   // The second half of every 256 bytes of the table is free.
@@ -90,8 +90,12 @@ struct Spot {
     uint32_t a[4], b[2];
     load_shared(a, address);
     load_shared(b, address + 16);
-    return {reinterpret_cast<const uint8_t *>(uint64_t{a[1]} << 32 | a[0]), a[2],
-            static_cast<int32_t>(a[3]), b[0], (b[1] & 1) != 0, (b[1] & 2) != 0};
+    return {reinterpret_cast<const uint8_t *>(uint64_t{a[1]} << 32 | a[0]),
+            a[2],
+            static_cast<int32_t>(a[3]),
+            b[0],
+            (b[1] & 1) != 0,
+            (b[1] & 2) != 0};
   }
 };
 
@@ -149,7 +153,8 @@ class TileCursor {
     const uint32_t ahead = (tile_ + threadIdx.x % 32) * 64;
     entries_ = -1;
     if (static_cast<int32_t>(ahead) < kv_len_) {
-      entries_ = table_entry(p_, sequence_, static_cast<int32_t>((token_ + ahead) / p_.page_tokens));
+      entries_ =
+          table_entry(p_, sequence_, static_cast<int32_t>((token_ + ahead) / p_.page_tokens));
     }
   }
 
@@ -181,14 +186,16 @@ class TileMaker {
   __device__ __forceinline__ void load(const Spot &s, uint32_t slot) const {
     if (s.chunk == nullptr || s.open) return;
     if (lane_ == 31) {
-      copy_async16(slot + F::kCodeGaps * 256 + F::kAtStatistics, s.chunk + p_.codec.sealed.statistics);
+      copy_async16(slot + F::kCodeGaps * 256 + F::kAtStatistics,
+                   s.chunk + p_.codec.sealed.statistics);
     }
     if (part_.codec.codebook != QUIRE_CODEBOOK_TABLE16) return;
     const uint32_t j = lane_ / 8 % kPieces;
     const uint8_t *from = s.chunk + part_.codes + (s.at + row_of(0)) * (F::kDim / 2) + j * 16;
 #pragma unroll
     for (uint32_t i = 0; i < kLoads; ++i) {
-      copy_async16(slot + lane_ / 8 * 256 + i * 1024 + lane_ % 8 * 16, from + i * 8 * (F::kDim / 2));
+      copy_async16(slot + lane_ / 8 * 256 + i * 1024 + lane_ % 8 * 16,
+                   from + i * 8 * (F::kDim / 2));
     }
     if (lane_ < kPieces) {
       copy_async16(slot + F::kCodeGaps * 256 + lane_ * 16,
@@ -273,8 +280,8 @@ class TileMaker {
 #pragma unroll 1
     for (uint32_t i = lane; i < 16 * F::kDim / 16; i += 32) {
       const uint32_t row = i % 8 + i / (F::kDim / 2) * 8, j = i / 8 % (F::kDim / 16);
-      const uint4 codes = *reinterpret_cast<const uint4 *>(chunk + part.codes +
-                                                           (first + row) * F::kDim + j * 16);
+      const uint4 codes =
+          *reinterpret_cast<const uint4 *>(chunk + part.codes + (first + row) * F::kDim + j * 16);
       const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
       const uint32_t scales = scales_of(part, chunk, first + row);
 #pragma unroll
@@ -314,7 +321,8 @@ class TileMaker {
         const uint32_t row = lane / kChunks + (i0 + i) * (32 / kChunks);
         x[i] = make_uint4(0, 0, 0, 0);
         if (static_cast<int32_t>(row) < live) {
-          x[i] = __ldg(reinterpret_cast<const uint4 *>(rows + (first + row) * (F::kDim * 2) + c * 16));
+          x[i] =
+              __ldg(reinterpret_cast<const uint4 *>(rows + (first + row) * (F::kDim * 2) + c * 16));
         }
       }
 #pragma unroll
@@ -392,8 +400,8 @@ __device__ __noinline__ void make_anchors(const Plan &p, const Spot s, uint32_t 
   const float *b = p.codec.means + (uint64_t{p.args.layer} * p.kv_heads + s.head) * F::kDim;
   const auto put = [&](uint32_t row, uint32_t d, float x, float y) {
     const Halves h = split(x, y);
-    const uint32_t at = to + row * 128 + d / 64 * F::kPanel + ((d / 8 % 8) ^ (row % 8)) * 16 +
-                        d % 8 * 2;
+    const uint32_t at =
+        to + row * 128 + d / 64 * F::kPanel + ((d / 8 % 8) ^ (row % 8)) * 16 + d % 8 * 2;
     store_shared(at, h.high);
     store_shared(at + F::kTile, h.low);
   };
@@ -403,8 +411,7 @@ __device__ __noinline__ void make_anchors(const Plan &p, const Spot s, uint32_t 
     if (any) {
 #pragma unroll
       for (uint32_t e = 0; e < 2; ++e) {
-        const float2 cs =
-            position_turn(p, statistics->page_index * p.page_tokens + s.at, pair + e);
+        const float2 cs = position_turn(p, statistics->page_index * p.page_tokens + s.at, pair + e);
         const float bx = b[pair + e], by = b[t.pairs + pair + e];
         x[e] = cs.x * bx - cs.y * by;
         y[e] = cs.x * by + cs.y * bx;

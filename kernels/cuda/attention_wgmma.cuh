@@ -38,46 +38,48 @@ __device__ __forceinline__ void matrix_settle(float (&x)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(x[i])::"memory");
 }
 
-#define QUIRE_SUMS8(x, i)                                                                        \
-  "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3]), "+f"(x[i + 4]), "+f"(x[i + 5]),    \
+#define QUIRE_SUMS8(x, i)                                                                     \
+  "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3]), "+f"(x[i + 4]), "+f"(x[i + 5]), \
       "+f"(x[i + 6]), "+f"(x[i + 7])
 #define QUIRE_SUMS32(x, i) \
   QUIRE_SUMS8(x, i), QUIRE_SUMS8(x, i + 8), QUIRE_SUMS8(x, i + 16), QUIRE_SUMS8(x, i + 24)
-#define QUIRE_NAMES32                                                                            \
-  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"   \
+#define QUIRE_NAMES32                                                                          \
+  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24," \
   "%25,%26,%27,%28,%29,%30,%31"
-#define QUIRE_NAMES64                                                                            \
-  QUIRE_NAMES32                                                                                  \
-  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,"    \
+#define QUIRE_NAMES64                                                                         \
+  QUIRE_NAMES32                                                                               \
+  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
   "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
 // d[64 rows][64] = a b (+ d where add). a in registers, b by rows or by columns.
 template <bool kColumns>
 __device__ __forceinline__ void matrix_64(float (&d)[32], const uint32_t (&a)[4], uint64_t b,
                                           uint32_t add) {
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" QUIRE_NAMES32
-               "}, {%32,%33,%34,%35}, %36, p, 1, 1, %38; }"
-               : QUIRE_SUMS32(d, 0)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add),
-                 "n"(kColumns ? 1 : 0));
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" QUIRE_NAMES32
+      "}, {%32,%33,%34,%35}, %36, p, 1, 1, %38; }"
+      : QUIRE_SUMS32(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(kColumns ? 1 : 0));
 }
 // The same, a and b by rows in shared memory; always adds.
 __device__ __forceinline__ void matrix_64(float (&d)[32], uint64_t a, uint64_t b) {
-  asm volatile("{ .reg .pred p; setp.eq.b32 p, 0, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" QUIRE_NAMES32
-               "}, %32, %33, p, 1, 1, 0, 0; }"
-               : QUIRE_SUMS32(d, 0)
-               : "l"(a), "l"(b));
+  asm volatile(
+      "{ .reg .pred p; setp.eq.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" QUIRE_NAMES32
+      "}, %32, %33, p, 1, 1, 0, 0; }"
+      : QUIRE_SUMS32(d, 0)
+      : "l"(a), "l"(b));
 }
 // d[64 rows][128] = a b (+ d where add), b by columns.
 __device__ __forceinline__ void matrix_128(float (&d)[64], const uint32_t (&a)[4], uint64_t b,
                                            uint32_t add) {
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %69, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" QUIRE_NAMES64
-               "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1; }"
-               : QUIRE_SUMS32(d, 0), QUIRE_SUMS32(d, 32)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" QUIRE_NAMES64
+      "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1; }"
+      : QUIRE_SUMS32(d, 0), QUIRE_SUMS32(d, 32)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 __device__ __forceinline__ void sum_values(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
   matrix_64<true>(d, a, b, 1);
@@ -110,13 +112,14 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
-  asm volatile("{ .reg .pred p;\n"
-               "again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-               "@p bra done;\n"
-               "bra again;\n"
-               "done: }" ::"r"(barrier),
-               "r"(parity)
-               : "memory");
+  asm volatile(
+      "{ .reg .pred p;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+      "@p bra done;\n"
+      "bra again;\n"
+      "done: }" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
 }
 template <int kName, int kThreads>
 __device__ __forceinline__ void named_barrier() {

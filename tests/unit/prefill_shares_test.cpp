@@ -97,7 +97,8 @@ BOOST_AUTO_TEST_CASE(every_unit_is_in_one_share) {
           const uint64_t stop = std::min(at - rem + weight, end);
           std::vector<uint32_t> &item = done[tile * s.heads + head];
           const auto units = static_cast<uint32_t>(item.size());
-          const uint32_t last = prefill_units(static_cast<uint32_t>(stop - (at - rem)), weight, units);
+          const uint32_t last =
+              prefill_units(static_cast<uint32_t>(stop - (at - rem)), weight, units);
           for (uint32_t u = prefill_units(rem, weight, units); u < last; ++u) ++item[u];
           at = stop;
         }
