@@ -48,7 +48,7 @@ bool can_run(const CudaCodec &codec, const AttentionArgs &args) {
 enum class Kernel { kGeneric, kFast, kPrefill };
 
 // Rows of a KV head, on average, from which on the prefill kernel takes a call.
-constexpr uint32_t kPrefillRows = 32;
+constexpr uint32_t kPrefillRows = 33;
 
 Kernel choose(AttentionChoice choice, const Machine &machine, const Plan &plan) {
   if (choice == AttentionChoice::kGeneric) return Kernel::kGeneric;

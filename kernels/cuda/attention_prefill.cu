@@ -6,8 +6,10 @@
 // (attention_prefill_plan.cuh) go to one block a processor; items that several share are joined by the
 // merge kernel.
 //
-// Takes quantised formats in blocks of 32 or 64 and f16, head dims 64 and 128, K and V of one dim, pages of
-// a multiple of 16 tokens; RoPE of an even number of pairs. Needs compute capability 9.0 exactly.
+// Takes nf4, k8v4 and f16, head dims 64 and 128, K and V of one dim, pages of a multiple of 16 tokens;
+// RoPE of an even number of pairs. Needs compute capability 9.0 exactly. The tile is 128 rows of q, 64 for
+// each group; where the bounds allow 64 rows or fewer both groups have the same 64 and take tiles in turns.
+// kernels/decisions/0006 says what was tried.
 //
 // Thread class: kernels.
 #include "kernels/cuda/attention_prefill.cuh"

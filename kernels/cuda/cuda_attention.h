@@ -5,7 +5,7 @@
 // all lengths under its bounds. Nothing is allocated, waited for or read on the host.
 //
 // Kernels share one merge, and but for prefill one scheduler (attention_plan.cuh):
-//   prefill  attention_prefill.cu: from 32 rows of q a KV head on, by the bounds; nf4, nf4-dq64, nf4-64, k8v4
+//   prefill  attention_prefill.cu: from 33 rows of q a KV head on, by the bounds; nf4, k8v4
 //            and f16, head dims 64 and 128, pages of a multiple of 16 tokens; compute capability 9.0
 //   fast     attention_fast.cu: nf4 (head dims 64, 128, 256), f16 (64, 128), nf4-dq64 and k8v4 (128) in
 //            pages of a multiple of 16 tokens

@@ -23,7 +23,7 @@
 namespace quire::kernels::cuda {
 
 // Tokens that could be read while an item's rows are loaded, and its results written.
-inline constexpr uint32_t kPrefillItem = 128;
+inline constexpr uint32_t kPrefillItem = 512;
 
 struct PrefillWeights {
   uint32_t tiles = 0;
