@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -411,4 +412,26 @@ BOOST_AUTO_TEST_CASE(older_shorter_records_are_filled_at_their_own_distance) {
   bool found = false;
   for (size_t i = 0; i < std::min(n, records.size()); ++i) found |= records[i].pid == engine.pid();
   BOOST_TEST(found);
+}
+
+// So that the kernel may give it huge pages; and all of it can be written to, and is given back.
+BOOST_AUTO_TEST_CASE(private_memory_begins_where_a_huge_page_can) {
+  using namespace quire;
+  constexpr uintptr_t kHuge = uintptr_t{2} << 20;
+  for (const uint32_t pages : {64U, 4096U, 50000U}) {
+    Shape shape;
+    shape.pages = shape.frames = pages;
+    shape.leases = shape.spaces = 16;
+    Region region;
+    BOOST_TEST_REQUIRE((region.create("-", shape) == Status::kOk));
+    void *const base = &region.header();
+    BOOST_TEST(reinterpret_cast<uintptr_t>(base) % kHuge == 0U);
+    const auto *const end = static_cast<const char *>(base) + region.bytes();
+    std::memset(region.part(Part::kPages), 1, region.part_bytes(Part::kPages));
+    BOOST_TEST(end[-1] == 0);
+    const size_t bytes = region.bytes();
+    region.destroy();
+    BOOST_TEST(::msync(base, bytes, MS_ASYNC) == -1);
+    BOOST_TEST(errno == ENOMEM);  // nothing is mapped there any more
+  }
 }
