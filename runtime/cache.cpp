@@ -290,8 +290,11 @@ Status Cache::stream_remove(Stream stream) noexcept {
 Status Cache::step() noexcept {
   streams_->step();
   after_advance();
-  // Where the cache has no timer, its steps are what TTLs are kept by.
-  if (config_.values.epoch_ms == QUIRE_NO_TIMER) expire_due();
+  // Where the cache has no timer, its steps are what TTLs are kept by, and when the policy learns.
+  if (config_.values.epoch_ms == QUIRE_NO_TIMER) {
+    learn();
+    expire_due();
+  }
   tables_->stats.add(Counter::steps_total);
   return Status::kOk;
 }

@@ -48,6 +48,7 @@
 #include "runtime/frame_debts.h"
 #include "runtime/handle.h"
 #include "runtime/keys.h"
+#include "runtime/learner.h"
 #include "runtime/page_kernels.h"
 #include "runtime/reclaim_thread.h"
 #include "runtime/reclaimer.h"
@@ -409,6 +410,9 @@ class Cache final : private EvictSink, private BackgroundWork {
   bool tick(bool woken) noexcept override;
   bool expire_due() noexcept;
   void count_scans() noexcept;
+  // The chain that ends in `tail`, which the caller pins, was used.
+  void note_use(uint32_t tail, uint32_t pages) noexcept;
+  void learn() noexcept;
   bool refill_pool() noexcept;
   void wake_if_low() noexcept {
     if (low_frames_ != 0 && tables_->frame_pool.available() < low_frames_) thread_.wake();
@@ -447,10 +451,12 @@ class Cache final : private EvictSink, private BackgroundWork {
   std::atomic<uint64_t> nonfinite_seen_{0};
   std::optional<SequenceTable> sequences_;
   std::unique_ptr<ScanRunner> runner_;
+  HeapPtr<Learner> learner_;  // where the policy is a learned one
   std::optional<Reclaimer> reclaimer_;
   FrameDebts<> debts_[2];  // by class
   std::atomic<uint64_t> seen_passes_{0};
   std::atomic<uint64_t> seen_scanned_{0};
+  std::atomic<uint64_t> seen_walked_{0}, seen_lost_{0}, seen_fits_{0};  // likewise
   ReclaimThread thread_;
   uint32_t low_frames_ = 0;  // watermarks, in frames
   uint32_t high_frames_ = 0;

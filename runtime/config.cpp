@@ -146,8 +146,10 @@ Status set_named(quire_config *config, const FieldName &field, const char *value
     config->policy = QUIRE_POLICY_LRU;
   } else if (std::strcmp(value, "priority") == 0) {
     config->policy = QUIRE_POLICY_PRIORITY;
+  } else if (std::strcmp(value, "hazard") == 0) {
+    config->policy = QUIRE_POLICY_HAZARD;
   } else {
-    return bad_value(field.name, value, "lru or priority is wanted");
+    return bad_value(field.name, value, "lru, priority or hazard is wanted");
   }
   return Status::kOk;
 }
@@ -226,7 +228,7 @@ Status check_parts(const quire_config &c) noexcept {
   if (c.device > QUIRE_DEVICE_CUDA) return invalid("device", "not a quire_device_kind");
   if (c.host_bytes != 0) return unsupported("host_bytes", "this version has no host tier");
   if (c.file_path != nullptr) return unsupported("file_path", "this version has no file tier");
-  if (c.policy > QUIRE_POLICY_PRIORITY) return invalid("policy", "not a quire_policy");
+  if (c.policy > QUIRE_POLICY_HAZARD) return invalid("policy", "not a quire_policy");
   if ((c.allocator.alloc == nullptr) != (c.allocator.free == nullptr)) {
     return invalid("allocator", "alloc and free come together");
   }

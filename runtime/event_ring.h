@@ -1,6 +1,6 @@
 // EventRing: what happened to pages and leases, for an engine that wants to follow (a router that
-// mirrors which prefixes are cached, say). A bounded queue in the region: many threads push, many
-// poll.
+// mirrors which prefixes are cached, say), and in another one for the policy's learner. A bounded
+// queue: many threads push, many poll.
 //
 //   tail   | sequence:44 | position:20 |     next event's number; where it would go
 //   head   | count:44    | position:20 |     events taken; where the next one is
@@ -65,8 +65,9 @@ struct EventRecord {
   Key key = {};
 };
 
-// kCapacity: a power of two. Tests use small ones, so that laps happen in no time.
-template <class A = StdAtomics, uint32_t kCapacity = 4096>
+// kCapacity: a power of two. Tests use small ones, so that laps happen in no time. Record: plain data
+// with a `sequence`, which the ring fills in.
+template <class A = StdAtomics, uint32_t kCapacity = 4096, class Record = EventRecord>
 class BasicEventRing {
   static constexpr uint32_t kPositionBits = 20;
   static constexpr uint32_t kPositionMask = (1u << kPositionBits) - 1;
@@ -106,7 +107,7 @@ class BasicEventRing {
   }
 
   // `event.sequence` is ignored. False: not started, or full and dropped.
-  bool push(const EventRecord &event) noexcept {
+  bool push(const Record &event) noexcept {
     if (!started()) return false;
     auto &tail = memory_->tail.value;
     uint64_t word = tail.load(std::memory_order_relaxed);
@@ -124,7 +125,7 @@ class BasicEventRing {
         memory_->dropped.value.fetch_add(1, std::memory_order_relaxed);
         return false;
       }
-      EventRecord numbered = event;
+      Record numbered = event;
       numbered.sequence = word >> kPositionBits;
       slot.record = numbered;
       // release: pairs with poll's load: the record is whole.
@@ -134,7 +135,7 @@ class BasicEventRing {
   }
 
   // Up to n records, oldest first; how many. The first call starts the ring.
-  size_t poll(EventRecord *out, size_t n) noexcept {
+  size_t poll(Record *out, size_t n) noexcept {
     if (!started()) memory_->started.value.store(1, std::memory_order_relaxed);
     size_t got = 0;
     while (got < n && pop(out + got)) ++got;
@@ -170,7 +171,7 @@ class BasicEventRing {
   struct alignas(kCacheLine) Slot {
     atomic<uint32_t> turn;
     // Of the one thread that the turn gives it to.
-    typename A::template plain<EventRecord> record;
+    typename A::template plain<Record> record;
   };
   struct Memory {
     Line<uint32_t> started;
@@ -189,7 +190,7 @@ class BasicEventRing {
     return static_cast<uint32_t>(word.load(std::memory_order_relaxed)) & kPositionMask;
   }
 
-  bool pop(EventRecord *out) noexcept {
+  bool pop(Record *out) noexcept {
     auto &head = memory_->head.value;
     uint64_t word = head.load(std::memory_order_relaxed);
     for (;;) {

@@ -57,6 +57,8 @@ void report_stats(const ReportSource &from, quire_stats *out) noexcept {
   out->page_tokens = shape.page_tokens;
   out->metadata_bytes = h.bytes;
   out->arena_bytes = from.arena_bytes;
+  out->policy_bytes = h.policy_bytes;
+  out->policy_classes = h.policy_classes.load(std::memory_order_relaxed);
 
   // Frames in limbo hold nothing that anybody can find, but nobody can have them yet: in use.
   const uint64_t free = std::min(out->frames_free, out->frames_capacity);

@@ -286,6 +286,7 @@ Status Cache::end_lease(Handle handle, const quire_retention *retention) noexcep
   const uint32_t tail = slot.tail.load(std::memory_order_relaxed);
   if (tail != kNoIndex) {
     if (retention != nullptr) retain(tail, *retention);
+    if (learner_) note_use(tail, slot.pages.load(std::memory_order_relaxed));
     drop_pin(tail);
   }
   // The next owner is live before it has filled the slot: a sweep then finds no deadline of ours.

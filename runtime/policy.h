@@ -8,18 +8,19 @@
 //     class     whatever the caller means by it, 0 .. 7
 //
 //   age_bucket  ages 0 .. 7 one each, from there 8 buckets an octave: 240 for all of 2^32 epochs
-//   rank        [priority and class: 32][age bucket: 256], 8 KiB, immutable
+//   rank        [class: 128][age bucket: 256], 32 KiB, immutable
 //
-// `lru` ignores the class: rank = how young. `priority` gives each priority 64 ranks of its own.
-// Both fall with age in every class; so (rank, stamp) orders as (priority, stamp) does, exactly,
-// although ranks are coarse. A learned policy is another table.
+// `lru` ignores the class: rank = how young. `priority` gives each priority 64 ranks of its own; its
+// class is the tag's low 5 bits. Both fall with age in every class; so (rank, stamp) orders as
+// (priority, stamp) does, exactly, although ranks are coarse. `hazard` has its classes from
+// runtime/learner.h, a byte a page beside the tags, and ranks that rise and fall with age.
 //
 // A table is swapped whole, while others read it: a reader holds a guard, the former table waits
 // until the guards that could see it are gone (runtime/epoch_clock.h). Who swaps frees what has
 // passed. A scan may run in tasks, and no guard is held across a wait for those: it works on a
 // copy.
 //
-// Thread class: any thread. Cost: a look-up in 8 KiB that a scan keeps in its first-level cache.
+// Thread class: any thread. Cost: a look-up in the rows of the classes in use, 256 bytes each.
 #ifndef QUIRE_RUNTIME_POLICY_H_
 #define QUIRE_RUNTIME_POLICY_H_
 
@@ -35,7 +36,8 @@ namespace quire {
 inline constexpr uint8_t kTagIdle = 0x40;
 inline constexpr uint8_t kTagExpires = 0x20;
 inline constexpr uint32_t kPriorities = 4;
-inline constexpr uint32_t kPolicyClasses = 32;
+inline constexpr uint32_t kTagClasses = 32;      // what a tag tells: priority and the caller's
+inline constexpr uint32_t kPolicyClasses = 128;  // of a table
 inline constexpr uint32_t kAgeBuckets = 256;
 
 // priority 0 .. 3, cls 0 .. 7.
@@ -51,9 +53,9 @@ constexpr uint32_t priority_of(uint8_t tag) noexcept {
 constexpr uint32_t class_of(uint8_t tag) noexcept {
   return tag & 7;
 }
-// What a table is indexed by.
+// What a table that is not learned is indexed by.
 constexpr uint32_t policy_class(uint8_t tag) noexcept {
-  return tag & (kPolicyClasses - 1);
+  return tag & (kTagClasses - 1);
 }
 
 constexpr uint32_t age_bucket(uint32_t age) noexcept {
@@ -67,11 +69,13 @@ struct PolicyTable {
   // Of two leaves the one with the lower stamp goes first, whatever their classes: then a queue of
   // victims stays right while new pages come (runtime/reclaimer.h).
   bool age_only;
+  bool learned;  // a page's class is what the learner says
   uint8_t rank[kPolicyClasses][kAgeBuckets];
 
   static constexpr PolicyTable lru() noexcept {
     PolicyTable table{};
     table.age_only = true;
+    table.learned = false;
     for (auto &of_class : table.rank) {
       for (uint32_t bucket = 0; bucket < kAgeBuckets; ++bucket) of_class[bucket] = young(bucket, 1);
     }
@@ -80,7 +84,8 @@ struct PolicyTable {
   static constexpr PolicyTable by_priority() noexcept {
     PolicyTable table{};
     table.age_only = false;
-    for (uint32_t cls = 0; cls < kPolicyClasses; ++cls) {
+    table.learned = false;
+    for (uint32_t cls = 0; cls < kTagClasses; ++cls) {
       const uint32_t first = (cls >> 3) * (256 / kPriorities);
       for (uint32_t bucket = 0; bucket < kAgeBuckets; ++bucket) {
         table.rank[cls][bucket] = static_cast<uint8_t>(first + young(bucket, kPriorities));

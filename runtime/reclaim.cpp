@@ -24,8 +24,18 @@ Status Cache::build_reclaimer() noexcept {
   parts.log = tables_->log;
   parts.sink = this;
   parts.runner = runner_.get();
-  const bool lru = config_.values.policy == QUIRE_POLICY_LRU;
-  reclaimer_.emplace(parts, lru ? PolicyTable::lru() : PolicyTable::by_priority());
+  PolicyTable table = PolicyTable::lru();
+  if (config_.values.policy == QUIRE_POLICY_PRIORITY) table = PolicyTable::by_priority();
+  if (config_.values.policy == QUIRE_POLICY_HAZARD) {
+    learner_ = heap_make<Learner>(*heap_, *heap_);
+    if (!learner_ || !learner_->open(tables_->pages)) {
+      return set_error(Status::kNomem, "no memory for what the policy learns");
+    }
+    table = learner_->table();
+    parts.learned = learner_->classes();
+    region_.header().policy_bytes = learner_->bytes();
+  }
+  reclaimer_.emplace(parts, table);
   const auto share = [this](float part) {
     return static_cast<uint32_t>(static_cast<double>(part) * config_.shape.frames);
   };
@@ -45,6 +55,7 @@ void Cache::evicted(uint32_t page, uint32_t /*stamp*/, EvictReason reason) noexc
     t.frame_flags[d.frame.load(std::memory_order_relaxed)].store(kFrameZero,
                                                                  std::memory_order_relaxed);
   }
+  if (learner_) learner_->forget(page);
   emit_page(QUIRE_EVENT_REMOVED, page, static_cast<uint32_t>(reason));
 }
 
@@ -107,6 +118,29 @@ void Cache::count_scans() noexcept {
   tables_->stats.add(Counter::reclaim_scanned_total, counts.scanned - scanned);
 }
 
+void Cache::note_use(uint32_t tail, uint32_t pages) noexcept {
+  const PageTable<> &table = tables_->pages;
+  UseRecord record;
+  record.tail = tail;
+  record.generation = table.generation(tail);
+  record.pages = pages;
+  record.epoch = static_cast<uint32_t>(clock_epoch());
+  record.cls = static_cast<uint8_t>(class_of(table.page_class(tail)));
+  learner_->note(record);
+}
+
+void Cache::learn() noexcept {
+  if (!learner_ || !learner_->run(*reclaimer_)) return;
+  const LearnerCounts counts = learner_->counts();
+  const auto add = [this](Counter counter, std::atomic<uint64_t> &seen, uint64_t count) {
+    tables_->stats.add(counter, count - seen.exchange(count, std::memory_order_relaxed));
+  };
+  add(Counter::use_records_total, seen_walked_, counts.walked);
+  add(Counter::use_records_lost_total, seen_lost_, counts.broken + counts.dropped);
+  add(Counter::policy_fits_total, seen_fits_, counts.fits);
+  region_.header().policy_classes.store(counts.classes, std::memory_order_relaxed);
+}
+
 bool Cache::expire_due() noexcept {
   const uint64_t now = now_ms();
   if (!reclaimer_->expiry_due(now)) return false;
@@ -140,6 +174,7 @@ bool Cache::tick(bool /*woken*/) noexcept {
     region_.header().now_ms.store(now, std::memory_order_relaxed);
     if (earliest_deadline_.load(std::memory_order_relaxed) <= now) sweep_leases(now);
   }
+  learn();
   const bool expired = expire_due();
   const bool refilled = refill_pool();
   return used || expired || refilled;

@@ -25,9 +25,13 @@
 //   scan
 // and drops its pin after it can come out late by one queue; a helper (below) that exposes a parent
 // leaves it to the next scan.
-//   A table with classes ranks new pages below old ones; there the queue is dropped when the clock
-//   has
-// moved, so the order is exact as of the beginning of the epoch.
+//   A table with priorities ranks new pages below old ones; there the queue is dropped when the
+// clock has moved, so the order is exact as of the beginning of the epoch.
+//   A learned table ranks by estimates that a few epochs do not change: there the queue, and the
+// table that it was made by, serve until as many have gone as the scan collected for. New pages wait
+// for the next scan. Tried: serving it until it is empty, which is never, as each victim exposes its
+// parent; pages that came meanwhile, mostly the least worth keeping, stayed, and two thirds of the
+// gain were lost.
 //
 // NOBODY WAITS. The queue is taken by a compare-and-swap on `owner`. Who does not get it scans
 // windows of the table on its own, each from its own place on, takes the oldest of each, and goes
@@ -115,6 +119,7 @@ class BasicReclaimer {
     EpochLog<A> log;
     EvictSink *sink = nullptr;
     ScanRunner *runner = nullptr;
+    const atomic<uint8_t> *learned = nullptr;  // a class a page; nullptr: no table is learned
   };
 
   BasicReclaimer(const Parts &parts, const PolicyTable &table) noexcept;
@@ -193,14 +198,17 @@ class BasicReclaimer {
   struct Order {
     const PolicyTable *table;
     uint32_t now;
+    const atomic<uint8_t> *learned;
     static constexpr uint32_t kBack = uint32_t{1} << 31;  // `base` lies so far before `now`
 
     static uint32_t age(uint32_t at, uint32_t stamp) noexcept {
       const uint32_t age = at - stamp;
       return static_cast<int32_t>(age) < 0 ? 0 : age;
     }
-    uint32_t rank(uint8_t tag, uint32_t stamp) const noexcept {
-      return table->rank[policy_class(tag)][age_bucket(age(now, stamp))];
+    // relaxed: an estimate of the page's worth, by the learner's last look.
+    uint32_t rank(uint32_t page, uint8_t tag, uint32_t stamp) const noexcept {
+      const uint32_t cls = table->learned ? learned[page].load(kRelaxed) : policy_class(tag);
+      return table->rank[cls % kPolicyClasses][age_bucket(age(now, stamp))];
     }
     uint64_t key(uint32_t rank, uint32_t stamp) const noexcept {
       return uint64_t{rank} << kRankShift | uint64_t{stamp - (now - kBack)} << kStampShift;
@@ -212,7 +220,7 @@ class BasicReclaimer {
     Entry place(const Pages &pages, uint32_t page) const noexcept {
       const uint32_t stamp = pages.stamp(page);
       const uint64_t depth = deepest_first(pages[page].depth.load(kRelaxed));
-      return {key(rank(pages.page_class(page), stamp), stamp) | depth, page};
+      return {key(rank(page, pages.page_class(page), stamp), stamp) | depth, page};
     }
   };
 
@@ -255,8 +263,11 @@ class BasicReclaimer {
   }
   void disown() noexcept { owner_.store(0, kRelease); }
 
-  Order order_of_queue() const noexcept { return {&table_, static_cast<uint32_t>(built_)}; }
+  Order order_of_queue() const noexcept {
+    return {&table_, static_cast<uint32_t>(built_), parts_.learned};
+  }
   void begin_call() noexcept;
+  void take_table() noexcept;
   void clear_queue() noexcept;
   uint32_t reclaim_owned(uint32_t n) noexcept;
   uint32_t reclaim_window(uint32_t n, bool by_hint) noexcept;
@@ -301,6 +312,7 @@ class BasicReclaimer {
   uint32_t climbed_ = 0;  // parents exposed since the last victim that was found by the scan
   uint64_t bound_ = 0;    // complete up to this key; nothing beyond is given out
   uint64_t built_ = 0;    // epoch of the scan
+  uint64_t left_ = 0;     // learned: victims that it may still give
   bool starved_ = false;  // the last scan found no memory
   atomic<uint32_t> owner_;
 

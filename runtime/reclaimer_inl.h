@@ -113,7 +113,7 @@ QUIRE_RECLAIMER(void)::count_chunk(const Scan &scan, uint32_t chunk) const noexc
   uint32_t turn = 0;
   for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
     if (scan.shield != nullptr && shielded(*scan.shield, page)) return;
-    ++into[turn ^= 1]->count[scan.order.rank(tag, parts_.pages.stamp(page))];
+    ++into[turn ^= 1]->count[scan.order.rank(page, tag, parts_.pages.stamp(page))];
   });
   for (uint32_t r = 0; r < kAgeBuckets; ++r) scan.histogram[chunk].count[r] += other.count[r];
 }
@@ -124,7 +124,7 @@ QUIRE_RECLAIMER(void)::collect_chunk(const Scan &scan, uint32_t chunk) const noe
   size_t at = scan.begin[chunk];
   for_leaves(begin, end, [&](uint32_t page, uint8_t tag) {
     const uint32_t stamp = parts_.pages.stamp(page);
-    const uint32_t rank = scan.order.rank(tag, stamp);
+    const uint32_t rank = scan.order.rank(page, tag, stamp);
     if (scan.shield != nullptr && shielded(*scan.shield, page)) return;
     // Leaves that came since they were counted may find no room; a later scan has them.
     if (rank > scan.limit || at == scan.begin[chunk + 1]) return;
@@ -232,18 +232,24 @@ QUIRE_RECLAIMER(void)::keep_evictable(uint64_t want, bool all) noexcept {
 
 QUIRE_RECLAIMER(void)::clear_queue() noexcept {
   sorted_.size = heap_.size = cursor_ = 0;
-  bound_ = 0;
+  bound_ = left_ = 0;
+}
+
+// The table in force, where the queue's is another.
+QUIRE_RECLAIMER(void)::take_table() noexcept {
+  const uint32_t version = policy_.version();
+  if (version == table_version_) return;
+  if (policy_.copy(parts_.clock, &table_)) table_version_ = version;
+  clear_queue();
 }
 
 // What of an earlier call's queue still holds; see THE QUEUE PERSISTS.
 QUIRE_RECLAIMER(void)::begin_call() noexcept {
-  if (const uint32_t version = policy_.version(); version != table_version_) {
-    if (policy_.copy(parts_.clock, &table_)) table_version_ = version;
-    clear_queue();
-  }
+  if (table_.learned && left_ != 0) return;
+  take_table();
   if (table_.age_only) {
     const Order order = order_of_queue();
-    const uint64_t present = order.key(order.rank(0, order.now), order.now);
+    const uint64_t present = order.key(order.rank(0, 0, order.now), order.now);
     if (bound_ >= present) bound_ = present - 1;
   } else if (parts_.clock.now() != built_) {
     clear_queue();
@@ -265,7 +271,9 @@ QUIRE_RECLAIMER(bool)::refill(uint32_t want) noexcept {
     }
     const bool all = target >= leaves;
     keep_evictable(target, all);
-    if (all || sorted_.size >= want) return sorted_.size != 0;
+    if (!all && sorted_.size < want) continue;
+    left_ = table_.learned ? target : UINT64_MAX;
+    return sorted_.size != 0;
   }
 }
 
@@ -386,7 +394,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
   uint32_t done = 0;
   for (uint32_t at_refill = UINT32_MAX; done < n;) {
     Entry next;
-    while (done < n && pop(&next)) {
+    while (done < n && left_ != 0 && pop(&next)) {
       const PageView view = parts_.pages.view(next.page);
       if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) continue;
       const Entry present = order_of_queue().place(parts_.pages, next.page);
@@ -397,6 +405,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
       uint32_t exposed;
       if (!evict(next.page, EvictReason::kCapacity, &batch, &exposed, false)) continue;
       ++done;
+      --left_;
       if (exposed != kNone) {
         ++climbed_;
         look_ahead(exposed);
@@ -406,6 +415,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_owned(uint32_t n) noexcept {
     // A whole refill that gave nothing: others take or pin all of it under our hands.
     if (done == n || done == at_refill) break;
     at_refill = done;
+    take_table();
     if (!refill(n - done)) break;
   }
   give_back(&batch);
@@ -437,7 +447,7 @@ QUIRE_RECLAIMER(uint32_t)::pick_window(uint32_t window, bool by_hint, const Orde
   const auto look = [&](uint32_t page, uint8_t tag) {
     if (guarded && shielded(shield, page)) return;
     const uint32_t stamp = parts_.pages.stamp(page);
-    if (!picks->wants(order.key(order.rank(tag, stamp), stamp))) return;
+    if (!picks->wants(order.key(order.rank(page, tag, stamp), stamp))) return;
     const PageView view = parts_.pages.view(page);
     if (view.state != PageState::kVisible || view.ref != 0 || view.children != 0) return;
     picks->offer(order.place(parts_.pages, page));
@@ -480,7 +490,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_window(uint32_t n, bool by_hint) noexcept {
   // Each from a place of its own: two that draw their windows in turn would each see some only.
   uint32_t window = next_window_.fetch_add(1, kRelaxed) % windows;
   for (uint32_t barren = 0; done < n && barren < windows;) {
-    const Order order{&table, static_cast<uint32_t>(parts_.clock.now())};
+    const Order order{&table, static_cast<uint32_t>(parts_.clock.now()), parts_.learned};
     Picks picks;
     scanned_.fetch_add(pick_window(window, by_hint, order, &picks), kRelaxed);
     const uint32_t got = evict_picks(picks, n - done, order, &batch);

@@ -131,7 +131,12 @@ typedef enum quire_dtype { QUIRE_F32 = 0, QUIRE_F16 = 1, QUIRE_BF16 = 2 } quire_
 typedef enum quire_policy {
   /* oldest last use first, exact to the epoch; retention priority and class are ignored */
   QUIRE_POLICY_LRU = 0,
-  QUIRE_POLICY_PRIORITY = 1 /* lowest retention priority first, then oldest */
+  QUIRE_POLICY_PRIORITY = 1, /* lowest retention priority first, then oldest */
+  /* least worth keeping first: learns from releases how likely pages come back, by how they were
+   * used, by the caller's class (retention cls, if any) and by age; priority is ignored. Keeps a
+   * history of pages that are gone, about 115 bytes a page beside the metadata (stats:
+   * policy_bytes). Learns in the timer's thread, with QUIRE_NO_TIMER in quire_step. */
+  QUIRE_POLICY_HAZARD = 2
 } quire_policy;
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -814,7 +819,10 @@ QUIRE_API quire_status quire_cpu_target_set(const char *name);
   X(device_errors_total, "device calls that failed")                                               \
   X(reclaim_passes_total, "passes of the reclaimer")                                               \
   X(reclaim_scanned_total, "pages that these scanned")                                             \
-  X(events_dropped_total, "page events lost because nobody polled")
+  X(events_dropped_total, "page events lost because nobody polled")                                \
+  X(use_records_total, "releases that the policy has learned from")                                \
+  X(use_records_lost_total, "releases that came too fast for it, or too late")                     \
+  X(policy_fits_total, "times that the policy has made a table of what it learned")
 
 #define QUIRE_STATS_GAUGES(X)                                                 \
   X(epoch, "the clock")                                                       \
@@ -839,7 +847,9 @@ QUIRE_API quire_status quire_cpu_target_set(const char *name);
   X(open_page_bytes, "bytes of an open frame")                                \
   X(page_tokens, "tokens a page")                                             \
   X(metadata_bytes, "bytes of the region that holds all metadata")            \
-  X(arena_bytes, "bytes of frames that are backed by memory")
+  X(arena_bytes, "bytes of frames that are backed by memory")                 \
+  X(policy_bytes, "bytes that the policy learns in, beside the region")       \
+  X(policy_classes, "classes of pages that it tells apart by now")
 
 typedef struct quire_stats {
   uint32_t size;

@@ -86,7 +86,11 @@ std::string counters(const quire_stats &s) {
                              {"namespace evicted", count(s.evictions_namespace_total)},
                              {"over their quota", count(s.evictions_quota_total)},
                              {"reclaim passes", count(s.reclaim_passes_total)},
-                             {"pages scanned", brief(s.reclaim_scanned_total)}});
+                             {"pages scanned", brief(s.reclaim_scanned_total)},
+                             {"policy learned from", brief(s.use_records_total)},
+                             {"policy missed", brief(s.use_records_lost_total)},
+                             {"classes learned", count(s.policy_classes)},
+                             {"policy memory", bytes(static_cast<double>(s.policy_bytes))}});
   out += group("Engine", {{"epoch", count(s.epoch)},
                           {"steps", count(s.steps_total)},
                           {"leases held", count(s.leases)},
