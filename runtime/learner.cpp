@@ -19,21 +19,21 @@ bool Learner::open(const PageTable<> &pages) noexcept {
   pages_ = pages;
   const uint32_t n = pages.capacity();
   const uint64_t ghosts = std::min<uint64_t>(uint64_t{n} * kGhosts, UINT32_MAX / 2);
-  if (!seen_.try_resize(n) || !class_memory_.try_resize(n) || !chain_.try_reserve(n) ||
-      !gone_.try_reserve(n) || !ghosts_.open(static_cast<uint32_t>(ghosts)) ||
+  if (!seen_.try_resize(n) || !class_memory_.try_resize(n) ||
+      !ghosts_.open(static_cast<uint32_t>(ghosts)) ||
       !ring_memory_.try_resize(Ring::bytes() + Ring::kAlignment)) {
     return false;
   }
   class_ = reinterpret_cast<std::atomic<uint8_t> *>(class_memory_.data());
-  for (uint32_t i = 0; i < n; ++i) (new (&class_[i]) std::atomic<uint8_t>)->store(kFresh, std::memory_order_relaxed);
+  for (uint32_t i = 0; i < n; ++i)
+    (new (&class_[i]) std::atomic<uint8_t>)->store(kFresh, std::memory_order_relaxed);
   auto at = reinterpret_cast<uintptr_t>(ring_memory_.data());
   at = align_up(at, Ring::kAlignment);
   ring_ = Ring(reinterpret_cast<void *>(at));
   ring_.format();
   ring_.poll(nullptr, 0);  // from here on records are kept
   bytes_ = sizeof *this + seen_.capacity() * sizeof(SeenPage) + class_memory_.capacity() +
-           ghosts_.bytes() + ring_memory_.capacity() + chain_.capacity() * sizeof(Link) +
-           gone_.capacity() * sizeof(SeenPage);
+           ghosts_.bytes() + ring_memory_.capacity();
   return true;
 }
 
@@ -63,7 +63,7 @@ bool Learner::run(Reclaimer &reclaimer) noexcept {
   return true;
 }
 
-// The chain's pages and keys. False where it went. A page that goes while we look gives a key that
+// The chain's pages and keys. False where it went, or is longer than memory could be had for. A page that goes while we look gives a key that
 // is another page's: wrong evidence for one page, which is as good as none.
 bool Learner::collect(const UseRecord &record) noexcept {
   if (record.pages == 0 || record.pages > seen_.size()) return false;
@@ -75,7 +75,7 @@ bool Learner::collect(const UseRecord &record) noexcept {
     Link link{page, {}, false};
     // relaxed: the view has acquired what the page's publisher wrote. 0 means none here.
     link.seen.key = std::max<uint64_t>(pages_[page].key_lo.load(std::memory_order_relaxed), 1);
-    static_cast<void>(chain_.try_push(link));  // there is room for every page
+    if (!chain_.try_push(link)) return false;
     const auto parent = static_cast<uint32_t>(pages_.link(page));
     if (i == 0) break;
     if (parent == page) return false;
@@ -157,8 +157,7 @@ void Learner::send_away(uint32_t now) noexcept {
 }
 
 bool Learner::fit_due() const noexcept {
-  return records_since_ >= kFitRecords &&
-         pages_since_ * kFitShare >= known_pages_ + ghosts_.live();
+  return records_since_ >= kFitRecords && pages_since_ * kFitShare >= known_pages_ + ghosts_.live();
 }
 
 void Learner::fit(uint32_t now) noexcept {

@@ -76,7 +76,12 @@ class Learner {
   static constexpr uint32_t kKinds = 16;
 
   explicit Learner(Heap &heap) noexcept
-      : seen_(heap), class_memory_(heap), ghosts_(heap), ring_memory_(heap), chain_(heap), gone_(heap) {}
+      : seen_(heap),
+        class_memory_(heap),
+        ghosts_(heap),
+        ring_memory_(heap),
+        chain_(heap),
+        gone_(heap) {}
 
   // Before sharing. False without memory.
   bool open(const PageTable<> &pages) noexcept;

@@ -76,7 +76,7 @@ QUIRE_RECLAIMER(uint32_t)::reclaim_space(uint32_t space, uint32_t n, EvictReason
   lift_in_time();
   PolicyTable table;
   if (!policy_.copy(parts_.clock, &table)) table = PolicyTable::lru();
-  const Order order{&table, static_cast<uint32_t>(parts_.clock.now())};
+  const Order order{&table, static_cast<uint32_t>(parts_.clock.now()), parts_.learned};
   const Pages &pages = parts_.pages;
   const auto later = std::not_fn(std::less<Entry>());
   Entries heap;

@@ -86,9 +86,9 @@ struct RegionHeader {
   quire_geometry geometry;
   std::atomic<uint64_t> now_ms;  // the cache's clock at its last tick
   std::atomic<uint32_t>
-      sequences;    // open; sequences live in the process, their number is told here
-  uint32_t device;  // quire_device_kind of the frames; 0 by makers that knew one only
-  uint64_t policy_bytes;                 // outside the region; 0: the policy does not learn
+      sequences;          // open; sequences live in the process, their number is told here
+  uint32_t device;        // quire_device_kind of the frames; 0 by makers that knew one only
+  uint64_t policy_bytes;  // outside the region; 0: the policy does not learn
   std::atomic<uint32_t> policy_classes;  // that it tells apart
 };
 

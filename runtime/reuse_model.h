@@ -59,13 +59,17 @@ class ReuseModel {
   void reused(uint32_t cls, uint32_t age, uint32_t weight) noexcept {
     reused_[cls][bin(age)] += weight;
   }
-  void lost(uint32_t cls, uint32_t age, uint32_t weight) noexcept { lost_[cls][bin(age)] += weight; }
+  void lost(uint32_t cls, uint32_t age, uint32_t weight) noexcept {
+    lost_[cls][bin(age)] += weight;
+  }
   // Half of what was counted is forgotten: traffic changes.
   void halve() noexcept;
 
   // begin_fit(), open() for every page that is known, and then the table.
   void begin_fit() noexcept;
-  void open(uint32_t cls, uint32_t age, uint32_t weight) noexcept { open_[cls][bin(age)] += weight; }
+  void open(uint32_t cls, uint32_t age, uint32_t weight) noexcept {
+    open_[cls][bin(age)] += weight;
+  }
   const PolicyTable &fit() noexcept;
 
   // Without any evidence: an LRU.

@@ -126,7 +126,9 @@ Run run_policy(const Trace &trace, const std::string &policy, const Arguments &a
   run.policy = policy;
   run.options.pages = arguments.pages;
   run.options.page_tokens = arguments.page_tokens;
-  run.options.policy = policy == "priority" ? QUIRE_POLICY_PRIORITY : QUIRE_POLICY_LRU;
+  run.options.policy = policy == "hazard"     ? QUIRE_POLICY_HAZARD
+                       : policy == "priority" ? QUIRE_POLICY_PRIORITY
+                                              : QUIRE_POLICY_LRU;
   run.options.idle_ttl_ms = arguments.idle_ttl_ms;
   run.options.absolute_ttl_ms = arguments.absolute_ttl_ms;
   run.options.threads = arguments.threads;
@@ -208,7 +210,7 @@ int run(int argc, char **argv) {
       ->capture_default_str();
   app.add_option("--policy", arguments.policies, "lru, priority, min; several: one run each")
       ->delimiter(',')
-      ->check(CLI::IsMember({"lru", "priority", "min"}))
+      ->check(CLI::IsMember({"lru", "priority", "hazard", "min"}))
       ->capture_default_str();
   app.add_option("--ttl-ms", arguments.idle_ttl_ms,
                  "idle TTL in ms of the trace's time: a page unused so long expires; 0: none");

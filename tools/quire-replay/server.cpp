@@ -86,6 +86,7 @@ Server::Server(const Trace &trace, const Options &options, ReplayCache *cache,
                std::vector<uint32_t> *request_hits)
     : trace_(trace), options_(options), cache_(*cache), request_hits_(request_hits) {
   QUIRE_INIT(&retention_);
+  QUIRE_INIT(&retention_at_end_);
   retention_.absolute_ttl_ms = options.absolute_ttl_ms;
   QUIRE_INIT(&publish_options_);
   if (options.absolute_ttl_ms != 0) publish_options_.retention = &retention_;
@@ -176,7 +177,11 @@ void Server::publish(Turn *turn) {
 void Server::release(Turn *turn) {
   mark_ = now_ns();
   if (turn->n != 0) {
-    check(quire_release(cache_.get(), turn->lease, nullptr), "quire_release");
+    // Where nobody learns from it, telling the class would only cost time.
+    retention_at_end_.cls = trace_.requests[turn->number].cls;
+    const bool tells = retention_at_end_.cls != 0 && options_.policy == QUIRE_POLICY_HAZARD;
+    check(quire_release(cache_.get(), turn->lease, tells ? &retention_at_end_ : nullptr),
+          "quire_release");
     lap(kRelease);
   }
   check(quire_step(cache_.get()), "quire_step");

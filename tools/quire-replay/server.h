@@ -79,7 +79,7 @@ class Server {
   const Options &options_;
   ReplayCache &cache_;
   std::vector<uint32_t> *request_hits_;  // an entry is written by whoever looks that request up
-  quire_retention retention_;
+  quire_retention retention_, retention_at_end_;
   quire_publish_options publish_options_;
   Result figures_;
   uint64_t mark_ = 0;

@@ -17,7 +17,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-enum class Field : uint8_t { kOther, kTimestamp, kLength, kIds };
+enum class Field : uint8_t { kOther, kTimestamp, kLength, kClass, kIds };
+
+constexpr uint64_t kClasses = 8;  // that quire_retention knows
 
 // Takes the events of one line's object. Returns false with why() set where the line is no request.
 class LineHandler : public nlohmann::json_sax<Json> {
@@ -28,6 +30,7 @@ class LineHandler : public nlohmann::json_sax<Json> {
     depth_ = 0;
     field_ = Field::kOther;
     in_ids_ = has_ids_ = has_timestamp_ = false;
+    cls_ = 0;
     why_.clear();
   }
 
@@ -39,6 +42,7 @@ class LineHandler : public nlohmann::json_sax<Json> {
   }
 
   uint64_t timestamp() const { return timestamp_; }
+  uint32_t cls() const { return cls_; }
   const std::string &why() const { return why_; }
 
   bool null() override { return scalar("null"); }
@@ -47,7 +51,7 @@ class LineHandler : public nlohmann::json_sax<Json> {
   bool binary(binary_t &) override { return scalar("binary data"); }
 
   bool number_integer(number_integer_t value) override {
-    if (depth_ == 1 && field_ == Field::kOther) return true;
+    if (depth_ == 1 && opaque()) return true;
     if (in_ids_ || depth_ == 1) return fail(fmt::format("{} is negative: {}", field_name(), value));
     return true;
   }
@@ -58,6 +62,8 @@ class LineHandler : public nlohmann::json_sax<Json> {
     } else if (depth_ == 1 && field_ == Field::kTimestamp) {
       timestamp_ = value;
       has_timestamp_ = true;
+    } else if (depth_ == 1 && field_ == Field::kClass) {
+      cls_ = static_cast<uint32_t>(value % kClasses) + 1;
     } else if (depth_ == 1 && field_ == Field::kIds) {
       return fail("hash_ids is a number, not an array");
     }
@@ -67,7 +73,7 @@ class LineHandler : public nlohmann::json_sax<Json> {
   // Times and lengths may be written as floats; ids may not, as most floats name no id exactly.
   bool number_float(number_float_t value, const string_t &text) override {
     if (in_ids_) return fail("hash_ids has an id that is not an integer below 2^64: " + text);
-    if (depth_ != 1 || field_ == Field::kOther) return true;
+    if (depth_ != 1 || opaque()) return true;
     if (field_ == Field::kIds) return fail("hash_ids is a number, not an array");
     if (!(value >= 0) || value >= 9.2e18)
       return fail(fmt::format("{} is out of range: {}", field_name(), text));
@@ -109,6 +115,8 @@ class LineHandler : public nlohmann::json_sax<Json> {
       if (has_timestamp_) return fail("field \"timestamp\" occurs twice");
     } else if (name == "input_length" || name == "output_length") {
       field_ = Field::kLength;
+    } else if (name == "class") {
+      field_ = Field::kClass;
     } else if (name == "hash_ids") {
       field_ = Field::kIds;
       if (has_ids_) return fail("field \"hash_ids\" occurs twice");
@@ -125,6 +133,9 @@ class LineHandler : public nlohmann::json_sax<Json> {
   }
 
  private:
+  // A class that is no unsigned integer means as much as none.
+  bool opaque() const { return field_ == Field::kOther || field_ == Field::kClass; }
+
   const char *field_name() const {
     switch (field_) {
       case Field::kTimestamp:
@@ -133,6 +144,7 @@ class LineHandler : public nlohmann::json_sax<Json> {
         return "a length";
       case Field::kIds:
         return "hash_ids";
+      case Field::kClass:
       case Field::kOther:
         break;
     }
@@ -142,15 +154,13 @@ class LineHandler : public nlohmann::json_sax<Json> {
   bool scalar(const char *what) {
     if (depth_ == 0) return fail(fmt::format("is {}, not an object", what));
     if (in_ids_) return fail(fmt::format("hash_ids has {} in it", what));
-    if (depth_ == 1 && field_ != Field::kOther)
-      return fail(fmt::format("{} is {}", field_name(), what));
+    if (depth_ == 1 && !opaque()) return fail(fmt::format("{} is {}", field_name(), what));
     return true;
   }
 
   bool open(const char *what) {
     if (in_ids_) return fail(fmt::format("hash_ids has {} in it", what));
-    if (depth_ == 1 && field_ != Field::kOther)
-      return fail(fmt::format("{} is {}", field_name(), what));
+    if (depth_ == 1 && !opaque()) return fail(fmt::format("{} is {}", field_name(), what));
     ++depth_;
     return true;
   }
@@ -169,6 +179,7 @@ class LineHandler : public nlohmann::json_sax<Json> {
   std::string why_;
   uint64_t timestamp_ = 0;
   unsigned depth_ = 0;
+  uint32_t cls_ = 0;
   Field field_ = Field::kOther;
   bool in_ids_ = false, has_ids_ = false, has_timestamp_ = false;
 };
@@ -194,7 +205,8 @@ Trace parse_trace(std::istream &in, const std::string &name, uint64_t limit) {
     const bool parsed = Json::sax_parse(line.begin(), line.end(), &handler);
     if (!parsed || !handler.complete())
       throw ParseError(fmt::format("{}:{}: {}", name, number, handler.why()));
-    trace.requests.push_back(Request{handler.timestamp(), begin, trace.ids.size(), 0});
+    trace.requests.push_back(
+        Request{handler.timestamp(), begin, trace.ids.size(), 0, handler.cls()});
   }
   if (in.bad()) throw ParseError(fmt::format("{}: reading failed", name));
   if (trace.requests.empty()) throw ParseError(fmt::format("{}: no requests in it", name));

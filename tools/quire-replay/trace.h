@@ -4,6 +4,7 @@
 //   timestamp      ms, a number >= 0        when the request came
 //   input_length   tokens, optional         not used by the replay, checked
 //   output_length  tokens, optional         likewise
+//   class          integer, optional        what the caller would tell at release (quire_retention)
 //   hash_ids       array of integers in [0, 2^64): one id per full page of the prompt, first to last
 // Other fields are ignored; empty lines are skipped. Anything else is a ParseError that names file
 // and line; a trace is read whole or not at all.
@@ -29,6 +30,7 @@ struct Request {
   uint64_t timestamp_ms;
   uint64_t begin, end;  // of ids
   uint32_t space;       // number of the trace it came from: each has a namespace of its own
+  uint32_t cls = 0;     // 1 .. 8; 0: the trace says none
 };
 
 struct Trace {
