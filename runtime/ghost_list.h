@@ -54,16 +54,17 @@ class GhostList {
     return true;
   }
 
-  // One more, whose key is not 0. True, and *lost is set: another fell off for it.
+  // One more, whose key is not 0; it takes the place of an older one of that key (a page that went,
+  // came and went again unseen). True, and *lost is set: another fell off for it.
   bool push(const SeenPage &page, SeenPage *lost) noexcept {
     if (ring_.empty()) {
       *lost = page;
       return true;
     }
+    SeenPage older;
+    take(page.key, &older);
     Ghost &ghost = ring_[head_];
-    SeenPage taken;
-    const bool full = ghost.page.key != 0 && take(ghost.page.key, &taken);
-    if (full) *lost = taken;
+    const bool full = ghost.page.key != 0 && take(ghost.page.key, lost);
     uint32_t &first = first_of(page.key);
     ghost = {page, first};
     first = head_;

@@ -81,6 +81,9 @@ void Cache::stats(quire_stats *out) noexcept {
 }
 
 Status Cache::check(uint32_t flags) noexcept {
+  if (flags == 0 && learner_ && !learner_->validate()) {
+    return set_error(Status::kCorrupt, "what the policy has learned contradicts itself");
+  }
   return check_tables(region_, *tables_, flags);
 }
 

@@ -38,12 +38,7 @@ bool Learner::open(const PageTable<> &pages) noexcept {
 }
 
 bool Learner::run(Reclaimer &reclaimer) noexcept {
-  uint32_t free = 0;
-  // acquire: pairs with the release at the end: all that the last one in here has learned.
-  if (!owner_.compare_exchange_strong(free, 1, std::memory_order_acquire,
-                                      std::memory_order_relaxed)) {
-    return false;
-  }
+  if (!enter()) return false;
   UseRecord record;
   // No more than were there: who comes here lends his thread for a while, not for good.
   for (uint32_t i = 0; i < Ring::capacity() && ring_.poll(&record, 1) == 1; ++i) {
@@ -59,7 +54,7 @@ bool Learner::run(Reclaimer &reclaimer) noexcept {
     fit(record.epoch);
     reclaimer.set_policy(model_.table());  // without memory the former one stays
   }
-  owner_.store(0, std::memory_order_release);
+  leave();
   return true;
 }
 
@@ -190,14 +185,17 @@ LearnerCounts Learner::counts() const noexcept {
   return counts;
 }
 
-bool Learner::validate() const noexcept {
-  if (owner_.load(std::memory_order_acquire) != 0) return false;
+bool Learner::validate() noexcept {
+  if (!enter()) return true;
   size_t known = 0;
+  bool right = ring_.validate() && ghosts_.validate();
   for (size_t page = 0; page < seen_.size(); ++page) {
     if (seen_[page].key != 0) ++known;
-    if (class_[page].load(std::memory_order_relaxed) >= kPolicyClasses) return false;
+    right = right && class_[page].load(std::memory_order_relaxed) < kPolicyClasses;
   }
-  return known == known_pages_ && ring_.validate() && ghosts_.validate();
+  right = right && known == known_pages_;
+  leave();
+  return right;
 }
 
 }  // namespace quire

@@ -101,10 +101,18 @@ class Learner {
 
   LearnerCounts counts() const noexcept;
   size_t bytes() const noexcept { return bytes_; }
-  // At rest.
-  bool validate() const noexcept;
+  // While nobody notes or evicts. True also where somebody is in here.
+  bool validate() noexcept;
 
  private:
+  bool enter() noexcept {
+    uint32_t free = 0;
+    // acquire: pairs with leave(): all that the last one in here has learned.
+    return owner_.compare_exchange_strong(free, 1, std::memory_order_acquire,
+                                          std::memory_order_relaxed);
+  }
+  void leave() noexcept { owner_.store(0, std::memory_order_release); }
+
   using Ring = BasicEventRing<StdAtomics, 4096, UseRecord>;
   struct Link {
     uint32_t page;

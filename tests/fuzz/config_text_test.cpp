@@ -16,6 +16,7 @@ constexpr const char *kTexts[] = {
     "layers=32,kv_heads=8,head_dim=128,format=nf4,device=24GiB",
     "device=cpu,layers=4,kv_heads=2,head_dim_k=64,head_dim_v=0,page_tokens=16,device_bytes=1.5MB",
     "rope_dim=64,rope_theta=10000.5,rope_interleaved=1,policy=priority,epoch_ms=none",
+    "device_pages=9,layers=1,kv_heads=1,head_dim=16,policy=hazard",
     "max_leases=100,max_sequences=7,max_namespaces=3,max_streams=2,max_threads=9,verify_tokens=1",
     "low_watermark=0.05,high_watermark=0.1,reclaim_threads=2,numa_node=-1,fast_scales=1",
     "segment=quire.test-1,idle_ttl_ms=4294967295,open_pages=12,device_pages=48,host_bytes=0",

@@ -33,6 +33,8 @@ constexpr const char *kVerified = GEOMETRY
     "format=f16,device_pages=20,max_leases=12,max_sequences=5,max_namespaces=8,verify_tokens=1";
 constexpr const char *kRanked = GEOMETRY
     "format=f16,device_pages=14,max_leases=12,max_sequences=5,max_namespaces=8,policy=priority";
+constexpr const char *kLearned = GEOMETRY
+    "format=f16,device_pages=18,max_leases=12,max_sequences=5,max_namespaces=8,policy=hazard";
 
 void walk(const WalkSetup &setup) {
   const char *const seed_text = std::getenv("QUIRE_TEST_SEED");
@@ -86,6 +88,10 @@ BOOST_AUTO_TEST_CASE(tenants_ranked_by_priority_and_failing_calls) {
 }
 BOOST_AUTO_TEST_CASE(tenants_on_streams_that_lie_and_calls_that_fail) {
   walk({kCoded, true, true, true});
+}
+BOOST_AUTO_TEST_CASE(pages_that_are_kept_by_what_was_learned) {
+  walk({kLearned});
+  walk({kLearned, false, true, true});
 }
 BOOST_AUTO_TEST_CASE(token_ids_streams_that_lie_and_calls_that_fail) {
   walk({kVerified, true, true});

@@ -138,6 +138,9 @@ void stress(const char *more) {
 BOOST_AUTO_TEST_CASE(plain_pages_keep_their_words_under_leases) {
   stress("format=f32,device_pages=24");
 }
+BOOST_AUTO_TEST_CASE(the_policy_learns_while_pages_come_and_go) {
+  stress("format=f32,device_pages=24,policy=hazard");
+}
 BOOST_AUTO_TEST_CASE(coded_pages_keep_their_frames) {
   stress("format=nf4,device_pages=24,open_pages=16");
 }

@@ -79,6 +79,7 @@ class ApiOracle {
   uint64_t epoch = 0;
   uint64_t now_ms = 0;
   bool by_priority = false;
+  bool learned = false;                        // any leaf may be the next to go
   uint32_t shared_pages = 0, shared_open = 0;  // frames held by sequences' private pages
 
   static void require(bool good, const std::string &what) {
@@ -226,6 +227,7 @@ class ApiOracle {
   // last child, but is a leaf only after it.
   void require_turn(const OraclePage &goes, const std::set<quire_page> &gone,
                     const std::map<quire_page, Order> &freed) const {
+    if (learned) return;
     if (!floors.empty() && floors[goes.space] != 0) return;
     for (const auto &[handle, page] : published) {
       if (page.references != 0 || page.children != 0 || gone.count(handle) != 0) continue;

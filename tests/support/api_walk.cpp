@@ -73,6 +73,7 @@ ApiWalk::ApiWalk(const WalkSetup &setup, uint64_t seed)
   page_tokens_ = layout.geometry.page_tokens;
   verifies_ = config.verify_tokens != 0;
   oracle_.by_priority = config.policy == QUIRE_POLICY_PRIORITY;
+  oracle_.learned = config.policy == QUIRE_POLICY_HAZARD;
   size_t none = 0;
   expect_status(quire_events_poll(cache_, nullptr, &none), QUIRE_OK, "the first events_poll");
   max_leases_ = config.max_leases;
