@@ -79,7 +79,8 @@ BOOST_FIXTURE_TEST_CASE(bad_arguments_are_status_2, Folder) {
   write("t.jsonl", kTrace);
   for (const char *arguments :
        {"", "t.jsonl", "t.jsonl --pages 0", "t.jsonl --pages x", "--pages 5",
-        "t.jsonl --pages 5 --policy arc", "t.jsonl --pages 5 --threads 0", "missing --pages 5",
+        "t.jsonl --pages 5 --policy fifo", "t.jsonl --pages 5,0%", "t.jsonl --pages 101%",
+        "t.jsonl --pages 2.5", "t.jsonl --pages 5 --threads 0", "missing --pages 5",
         "t.jsonl --pages 5 --json /nonexistent/r.json", "t.jsonl --pages 5 --no-such-option"}) {
     const Outcome o = run(arguments);
     BOOST_TEST(o.status == 2, arguments);

@@ -7,8 +7,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <deque>
 #include <fstream>
@@ -19,6 +22,7 @@
 #include <vector>
 
 #include "belady.h"
+#include "peers.h"
 #include "replay.h"
 #include "report.h"
 #include "trace.h"
@@ -28,7 +32,7 @@ namespace {
 
 struct Arguments {
   std::vector<std::string> files;
-  uint32_t pages = 0;
+  std::vector<std::string> pages;
   uint32_t page_tokens = 64;
   std::vector<std::string> policies = {"lru"};
   uint32_t idle_ttl_ms = 0;
@@ -47,9 +51,15 @@ with one id per full page. FILE - is standard input:
 
   xz -dc trace.jsonl.xz | quire-replay - --pages 20000 --policy lru,min --plot hits.svg
 
-Policies: lru, priority (a trace gives no priorities, so here it equals lru), min (Belady's bound:
-the most hits that any policy could have had; computed, not run, so it has no times, no TTL and is
-never affected by --threads).
+--pages takes several sizes, and shares of the distinct pages of each trace:
+
+  quire-replay trace.jsonl --pages 0.5%,1%,2%,5%,10%,20%,50% --policy lru,hazard,min --plot hits.svg
+
+Policies of the library: lru; hazard (learns which pages come back, and when); priority (a trace
+gives no priorities, so here it equals lru). An integer "class" in a request is told at release.
+Computed without the library, so they have no times, no TTL and are never affected by --threads:
+sieve, s3fifo, arc, lru2 (what others do, made to evict leaves first), min (Belady's bound: the most
+hits that any policy could have had).
 
 Times: the cache alone, one request after the other; reading the trace and making keys are not in
 them and are shown apart. With one thread all counts are exact and the same in every run. With more,
@@ -102,13 +112,20 @@ class Progress {
   bool drawn_ = false;
 };
 
-Run run_bound(const Trace &trace, const PageTree &tree, const Arguments &arguments) {
-  BeladyResult bound = replay_belady(trace, tree, arguments.pages);
+bool is_simulated(const std::string &policy) {
+  return policy == "min" ||
+         std::find(std::begin(kPeers), std::end(kPeers), policy) != std::end(kPeers);
+}
+
+Run run_simulation(const Trace &trace, const PageTree &tree, const std::string &policy,
+                   uint32_t pages, const Arguments &arguments) {
+  BeladyResult bound =
+      policy == "min" ? replay_belady(trace, tree, pages) : replay_peer(policy, trace, tree, pages);
   Run run;
   run.trace = &trace;
-  run.policy = "min";
+  run.policy = policy;
   run.simulated = true;
-  run.options.pages = arguments.pages;
+  run.options.pages = pages;
   run.options.page_tokens = arguments.page_tokens;
   run.result.requests = trace.requests.size();
   run.result.referenced = trace.ids.size();
@@ -120,11 +137,12 @@ Run run_bound(const Trace &trace, const PageTree &tree, const Arguments &argumen
   return run;
 }
 
-Run run_policy(const Trace &trace, const std::string &policy, const Arguments &arguments) {
+Run run_policy(const Trace &trace, const std::string &policy, uint32_t pages,
+               const Arguments &arguments) {
   Run run;
   run.trace = &trace;
   run.policy = policy;
-  run.options.pages = arguments.pages;
+  run.options.pages = pages;
   run.options.page_tokens = arguments.page_tokens;
   run.options.policy = policy == "hazard"     ? QUIRE_POLICY_HAZARD
                        : policy == "priority" ? QUIRE_POLICY_PRIORITY
@@ -168,6 +186,30 @@ class OutputFile {
   std::ofstream file_;
 };
 
+// "2000", or "2%" of that many distinct pages. False: it is neither, or not within 1 to 2^28 pages.
+bool parse_pages(const std::string &text, uint32_t distinct, uint32_t *pages) {
+  constexpr double kMost = 1u << 28;
+  const bool share = !text.empty() && text.back() == '%';
+  double value = 0;
+  const char *end = text.data() + text.size() - (share ? 1 : 0);
+  const auto [stop, error] = std::from_chars(text.data(), end, value, std::chars_format::fixed);
+  if (error != std::errc() || stop != end || !(value > 0)) return false;
+  if (share) {
+    if (value > 100) return false;
+    value = std::max(1.0, std::round(value / 100 * distinct));
+  } else if (value != std::floor(value) || value > kMost) {
+    return false;
+  }
+  *pages = static_cast<uint32_t>(value);
+  return true;
+}
+
+std::string check_pages(const std::string &text) {
+  uint32_t pages;
+  if (parse_pages(text, 1, &pages)) return {};
+  return fmt::format("{} is neither a number of pages, 1 to 2^28, nor a share such as 2%", text);
+}
+
 void replay_all(const Arguments &arguments) {
   OutputFile json_file(arguments.json_path), plot_file(arguments.plot_path);
   std::vector<Trace> traces;
@@ -180,13 +222,18 @@ void replay_all(const Arguments &arguments) {
   }
   std::vector<Run> runs;
   for (const Trace &trace : traces) {
-    PageTree tree;  // numbered once, where a bound is asked for
-    for (const std::string &policy : arguments.policies) {
-      if (policy == "min") {
-        if (tree.pages == 0) tree = number_pages(trace);
-        runs.push_back(run_bound(trace, tree, arguments));
-      } else {
-        runs.push_back(run_policy(trace, policy, arguments));
+    PageTree tree;  // numbered once, where somebody asks for it
+    const auto numbered = [&]() -> const PageTree & {
+      if (tree.pages == 0) tree = number_pages(trace);
+      return tree;
+    };
+    for (const std::string &size : arguments.pages) {
+      uint32_t pages = 0;
+      parse_pages(size, size.back() == '%' ? numbered().pages : 1, &pages);
+      for (const std::string &policy : arguments.policies) {
+        runs.push_back(is_simulated(policy)
+                           ? run_simulation(trace, numbered(), policy, pages, arguments)
+                           : run_policy(trace, policy, pages, arguments));
       }
     }
   }
@@ -201,16 +248,20 @@ int run(int argc, char **argv) {
       "Replays request traces through the Quire KV cache and counts hits, evictions, time.");
   app.footer(kFooter);
   app.add_option("FILE", arguments.files, "traces, JSON lines; - is standard input")->required();
-  app.add_option("--pages", arguments.pages, "pages that the cache holds")
+  app.add_option("--pages", arguments.pages,
+                 "pages that the cache holds, or a share of the trace's distinct ones, as 2%; "
+                 "several: each policy with each")
       ->required()
-      ->check(CLI::Range(1u, 1u << 28));
+      ->delimiter(',')
+      ->check(CLI::Validator(check_pages, "N or N%"));
   app.add_option("--page-tokens", arguments.page_tokens,
                  "tokens a page: how the trace was cut; for the record, no hit depends on it")
       ->check(CLI::Range(1u, 1u << 20))
       ->capture_default_str();
-  app.add_option("--policy", arguments.policies, "lru, priority, min; several: one run each")
+  app.add_option("--policy", arguments.policies,
+                 "lru, hazard, priority, sieve, s3fifo, arc, lru2, min; several: one run each")
       ->delimiter(',')
-      ->check(CLI::IsMember({"lru", "priority", "hazard", "min"}))
+      ->check(CLI::IsMember({"lru", "priority", "hazard", "sieve", "s3fifo", "arc", "lru2", "min"}))
       ->capture_default_str();
   app.add_option("--ttl-ms", arguments.idle_ttl_ms,
                  "idle TTL in ms of the trace's time: a page unused so long expires; 0: none");

@@ -1,8 +1,9 @@
-// The plot: hit ratio of windows of requests, so that one sees where in the trace a policy wins;
-// the legend has the ratio of the whole run.
+// The plot. One size of the cache: hit ratio of windows of requests, so that one sees where in the
+// trace a policy wins; the legend has the ratio of the whole run. Several: hit ratio over the size.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -43,23 +44,72 @@ std::vector<std::pair<double, double>> windows(const Run &run) {
   return points;
 }
 
-void draw_axes(Svg *svg, const Frame &f) {
+void draw_ratios(Svg *svg, const Frame &f) {
   for (const double ratio : tools::round_ticks(f.ratio_top, 5)) {
     svg->line(f.left, f.y(ratio), f.right, f.y(ratio), "#dddddd");
     svg->text(f.left - 8, f.y(ratio) + 4, fmt::format("{:.3g} %", ratio * 100), Svg::Anchor::kEnd);
   }
-  for (const double request : tools::round_ticks(f.requests, 8)) {
-    svg->line(f.x(request), f.bottom, f.x(request), f.bottom + 4);
-    svg->text(f.x(request), f.bottom + 18, tools::short_number(request), Svg::Anchor::kMiddle);
-  }
   svg->line(f.left, f.bottom, f.right, f.bottom);
   svg->line(f.left, f.top, f.left, f.bottom);
-  svg->text((f.left + f.right) / 2, f.bottom + 36, "requests", Svg::Anchor::kMiddle);
   svg->text(16, (f.top + f.bottom) / 2, "hit ratio", Svg::Anchor::kMiddle, 12, "#222222", false,
             true);
 }
 
-// All runs of one trace.
+void draw_axes(Svg *svg, const Frame &f) {
+  draw_ratios(svg, f);
+  for (const double request : tools::round_ticks(f.requests, 8)) {
+    svg->line(f.x(request), f.bottom, f.x(request), f.bottom + 4);
+    svg->text(f.x(request), f.bottom + 18, tools::short_number(request), Svg::Anchor::kMiddle);
+  }
+  svg->text((f.left + f.right) / 2, f.bottom + 36, "requests", Svg::Anchor::kMiddle);
+}
+
+// All runs of one trace, whose sizes differ: a line a policy, sizes on a logarithmic axis.
+void draw_sizes(Svg *svg, double top, const std::vector<const Run *> &runs) {
+  double least = 1e18, largest = 0, most = 0.05;
+  std::vector<std::string> policies;
+  for (const Run *run : runs) {
+    least = std::min(least, static_cast<double>(run->options.pages));
+    largest = std::max(largest, static_cast<double>(run->options.pages));
+    most = std::max(most, run->result.hit_ratio());
+    if (std::find(policies.begin(), policies.end(), run->policy) == policies.end())
+      policies.push_back(run->policy);
+  }
+  const Frame frame{kLeft,
+                    kWidth - kRight,
+                    top + kTop,
+                    top + kPanel - kBottom,
+                    std::log(largest / least),
+                    std::min(1.0, most * 1.05)};
+  svg->text(kLeft, top + 22, runs.front()->trace->name, Svg::Anchor::kStart, 15, "#222222", true);
+  draw_ratios(svg, frame);
+  for (const Run *run : runs) {
+    if (run->policy != policies.front()) continue;
+    const double x = frame.x(std::log(run->options.pages / least));
+    svg->line(x, frame.bottom, x, frame.bottom + 4);
+    svg->text(x, frame.bottom + 18, tools::short_number(run->options.pages), Svg::Anchor::kMiddle);
+  }
+  svg->text((frame.left + frame.right) / 2, frame.bottom + 36, "pages that the cache holds",
+            Svg::Anchor::kMiddle);
+  double x = kLeft;
+  for (size_t i = 0; i < policies.size(); ++i) {
+    std::vector<std::pair<double, double>> points;
+    bool simulated = false;
+    for (const Run *run : runs) {
+      if (run->policy != policies[i]) continue;
+      simulated = run->simulated;
+      points.emplace_back(frame.x(std::log(run->options.pages / least)),
+                          frame.y(run->result.hit_ratio()));
+    }
+    std::sort(points.begin(), points.end());
+    svg->polyline({{x, top + 40}, {x + 26, top + 40}}, tools::colour(i), simulated);
+    svg->text(x + 32, top + 44, policies[i]);
+    x += 60 + 7.2 * static_cast<double>(policies[i].size());
+    svg->polyline(points, tools::colour(i), simulated);
+  }
+}
+
+// All runs of one trace, at one size.
 void draw_panel(Svg *svg, double top, const std::vector<const Run *> &runs) {
   std::vector<std::vector<std::pair<double, double>>> lines;
   double most = 0.05;
@@ -102,8 +152,12 @@ std::string plot(const std::vector<Run> &runs) {
     panels.back().push_back(&run);
   }
   Svg svg(kWidth, kPanel * static_cast<double>(panels.size()));
-  for (size_t p = 0; p < panels.size(); ++p)
-    draw_panel(&svg, kPanel * static_cast<double>(p), panels[p]);
+  for (size_t p = 0; p < panels.size(); ++p) {
+    const bool sizes = std::any_of(panels[p].begin(), panels[p].end(), [&](const Run *run) {
+      return run->options.pages != panels[p].front()->options.pages;
+    });
+    (sizes ? draw_sizes : draw_panel)(&svg, kPanel * static_cast<double>(p), panels[p]);
+  }
   return svg.finish();
 }
 
