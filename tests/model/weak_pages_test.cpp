@@ -212,6 +212,7 @@ void shared_private_page(Scheduler &s) {
   const uint32_t generation = world.table.generation(page);
   require(world.table.add_child(page), "not shared");
   require(!world.table.free_private(page, generation), "freed while shared");
+  require(world.table.give_up(page, generation) == Hold::kBusy, "given up while shared");
   world.content[page] = 9;
   for (int t = 0; t < 2; ++t) {
     s.spawn([&] {
