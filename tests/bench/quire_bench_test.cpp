@@ -75,6 +75,17 @@ BOOST_FIXTURE_TEST_CASE(rows_through_the_c_api_run_and_agree_with_their_goals, F
     BOOST_TEST(again.out.find(row["name"].get<std::string>()) != std::string::npos);
 }
 
+BOOST_FIXTURE_TEST_CASE(stored_runs_are_shown_one_after_the_other, Folder) {
+  const Outcome o = run("--quick --rows '^(pool|publish)/' --json r.json");
+  BOOST_REQUIRE_MESSAGE(o.status == 0, o.out << o.err);
+  const Outcome once = run("--from r.json");
+  const Outcome more = run("--from r.json --from r.json --from r.json --plot q.svg");
+  BOOST_TEST(once.status == 0);
+  BOOST_TEST(more.status == 0);
+  BOOST_TEST(more.out == once.out + once.out + once.out);
+  BOOST_TEST(slurp(path / "q.svg").rfind("<svg", 0) == 0u);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_file_that_is_no_run_is_status_2, Folder) {
   for (const char *text : {"", "{}", "[]", "{\"machine\": 3}", "no JSON"}) {
     std::ofstream(path / "bad.json") << text;

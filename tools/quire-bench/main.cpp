@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <exception>
 #include <fstream>
+#include <memory>
 #include <regex>
 #include <sstream>
 #include <string>
@@ -60,7 +61,7 @@ int run_benchmarks(const std::vector<const Benchmark *> &chosen, const Context &
 
 // Shows runs that were stored, one after the other, as one run of the first one's machine.
 int show_stored(const std::vector<std::string> &files, const std::string &plot_path) {
-  std::vector<StoredRun> runs;
+  std::vector<std::unique_ptr<StoredRun>> runs;
   std::vector<Section> sections;
   for (const std::string &path : files) {
     std::ifstream file(path, std::ios::binary);
@@ -73,12 +74,13 @@ int show_stored(const std::vector<std::string> &files, const std::string &plot_p
       fmt::print(stderr, "quire-bench: {}: {}\n", path, e.what());
       return 2;
     }
-    sections.insert(sections.end(), runs.back().sections.begin(), runs.back().sections.end());
-    fmt::print("{}", machine_text(runs.back().machine, runs.back().context));
-    for (const Section &section : runs.back().sections) fmt::print("{}", section_text(section));
-    fmt::print("{}", summary_text(runs.back().sections, runs.back().machine));
+    const StoredRun &run = *runs.back();
+    sections.insert(sections.end(), run.sections.begin(), run.sections.end());
+    fmt::print("{}", machine_text(run.machine, run.context));
+    for (const Section &section : run.sections) fmt::print("{}", section_text(section));
+    fmt::print("{}", summary_text(run.sections, run.machine));
   }
-  const StoredRun &first = runs.front();
+  const StoredRun &first = *runs.front();
   return write_file(plot_path, plot(sections, first.machine, first.context)) ? 0 : 1;
 }
 

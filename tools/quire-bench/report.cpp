@@ -240,30 +240,30 @@ Row row_of(const Json &j) {
 
 }  // namespace
 
-StoredRun parse_json(const std::string &text) {
-  StoredRun run;
+std::unique_ptr<StoredRun> parse_json(const std::string &text) {
+  auto run = std::make_unique<StoredRun>();
   try {
     const Json j = Json::parse(text);
     const Json &m = j.at("machine");
-    run.machine.cpu = m.at("cpu");
-    run.machine.cores = m.at("cores");
-    run.machine.memory_bytes = m.at("memory_bytes");
-    run.machine.load_before = m.at("load_before");
-    run.machine.load_after = m.at("load_after");
-    run.machine.numa_nodes = m.at("numa_nodes");
-    run.machine.date = m.at("date");
-    run.machine.placement = m.at("placement");
-    run.machine.no_cache_misses = m.at("no_cache_misses");
-    run.context.quick = j.at("quick");
-    run.context.rounds = j.at("rounds");
+    run->machine.cpu = m.at("cpu");
+    run->machine.cores = m.at("cores");
+    run->machine.memory_bytes = m.at("memory_bytes");
+    run->machine.load_before = m.at("load_before");
+    run->machine.load_after = m.at("load_after");
+    run->machine.numa_nodes = m.at("numa_nodes");
+    run->machine.date = m.at("date");
+    run->machine.placement = m.at("placement");
+    run->machine.no_cache_misses = m.at("no_cache_misses");
+    run->context.quick = j.at("quick");
+    run->context.rounds = j.at("rounds");
     for (const Json &row : j.at("rows")) {
       const std::string name = row.at("benchmark");
-      if (run.sections.empty() || name != run.sections.back().benchmark->name) {
-        run.texts.push_back(name);
-        run.benchmarks.push_back(Benchmark{run.texts.back().c_str(), "", nullptr});
-        run.sections.push_back(Section{&run.benchmarks.back(), {}});
+      if (run->sections.empty() || name != run->sections.back().benchmark->name) {
+        run->texts.push_back(name);
+        run->benchmarks.push_back(Benchmark{run->texts.back().c_str(), "", nullptr});
+        run->sections.push_back(Section{&run->benchmarks.back(), {}});
       }
-      run.sections.back().rows.push_back(row_of(row));
+      run->sections.back().rows.push_back(row_of(row));
     }
   } catch (const Json::exception &e) {
     throw std::runtime_error(std::string("not a run of quire-bench: ") + e.what());

@@ -8,6 +8,7 @@
 #define QUIRE_BENCH_REPORT_H
 
 #include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -43,15 +44,19 @@ std::string json(const std::vector<Section> &sections, const Machine &machine,
 std::string plot(const std::vector<Section> &sections, const Machine &machine,
                  const Context &context);
 
-// A run that was written by json(). Throws std::runtime_error on text that is none.
+// A run that was written by json(); it stays where it is, as its sections point into it.
 struct StoredRun {
+  StoredRun() = default;
+  StoredRun(const StoredRun &) = delete;
+  StoredRun &operator=(const StoredRun &) = delete;
   std::deque<std::string> texts;  // what the benchmarks' names point to
   std::deque<Benchmark> benchmarks;
   std::vector<Section> sections;
   Machine machine;
   Context context;
 };
-StoredRun parse_json(const std::string &text);
+// Throws std::runtime_error on text that is none.
+std::unique_ptr<StoredRun> parse_json(const std::string &text);
 
 }  // namespace quire::bench
 
