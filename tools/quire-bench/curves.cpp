@@ -22,6 +22,14 @@ using tools::Svg;
 constexpr double kPanelWidth = 500, kPanelHeight = 352, kLeft = 64, kRight = 20, kTop = 40,
                  kBottom = 122;
 
+// 128K, 1M: sizes of caches are powers of two more often than not.
+std::string pages_text(double pages) {
+  const auto n = static_cast<uint64_t>(pages);
+  if (n != 0 && n % (1u << 20) == 0) return std::to_string(n >> 20) + "M";
+  if (n != 0 && n % 1024 == 0) return std::to_string(n >> 10) + "K";
+  return tools::short_number(pages);
+}
+
 enum class Sweep : uint8_t { kThreads, kPages, kQuantiles };
 
 struct Panel {
@@ -40,6 +48,7 @@ struct Panel {
   }
   std::string tick(const Row &row) const {
     return sweep == Sweep::kQuantiles ? fmt::format("p{:g}", row.quantile * 100)
+           : sweep == Sweep::kPages   ? pages_text(x(row))
                                       : tools::short_number(x(row));
   }
   const char *axis() const {
@@ -67,8 +76,7 @@ std::vector<Panel> panels(const std::vector<Section> &sections) {
         add(name, row, Sweep::kQuantiles, 0, "");
         continue;
       }
-      const std::string pages =
-          row.pages == 0 ? "" : ", " + tools::short_number(row.pages) + " pages";
+      const std::string pages = row.pages == 0 ? "" : ", " + pages_text(row.pages) + " pages";
       add(name, row, Sweep::kThreads, row.pages, pages);
       const char *s = row.threads == 1 ? "" : "s";
       add(name, row, Sweep::kPages, row.threads, fmt::format(", {} thread{}", row.threads, s));

@@ -38,6 +38,17 @@ Trace made_up_traffic(uint32_t requests, uint64_t seed) {
   return trace;
 }
 
+// Files are named without their folders.
+std::vector<Trace> traces_of(const Context &context) {
+  std::vector<Trace> traces;
+  for (const std::string &file : context.traces) {
+    traces.push_back(replay::load_trace(file, context.quick ? 200 : 0));
+    traces.back().name = file.substr(file.rfind('/') + 1);
+  }
+  if (traces.empty()) traces.push_back(made_up_traffic(context.quick ? 200 : 4000, context.seed));
+  return traces;
+}
+
 std::string split_note(const replay::Result &r) {
   std::string out = "ns a page:";
   for (unsigned part = 0; part < replay::kParts; ++part) {
@@ -61,10 +72,7 @@ double rate(const replay::Result &r) {
 }
 
 std::vector<Row> replay_rate(const Context &context) {
-  std::vector<Trace> traces;
-  for (const std::string &file : context.traces)
-    traces.push_back(replay::load_trace(file, context.quick ? 200 : 0));
-  if (traces.empty()) traces.push_back(made_up_traffic(context.quick ? 200 : 4000, context.seed));
+  const std::vector<Trace> traces = traces_of(context);
   Context once = context;
   once.rounds = std::min(context.rounds, 3u);
   std::vector<Row> rows;
@@ -92,10 +100,7 @@ std::vector<Row> replay_rate(const Context &context) {
 
 // The trace's order kept, on each number of threads that the run may use.
 std::vector<Row> replay_threads(const Context &context) {
-  std::vector<Trace> traces;
-  for (const std::string &file : context.traces)
-    traces.push_back(replay::load_trace(file, context.quick ? 200 : 0));
-  if (traces.empty()) traces.push_back(made_up_traffic(context.quick ? 200 : 4000, context.seed));
+  const std::vector<Trace> traces = traces_of(context);
   Context some = context;
   some.rounds = std::min(context.rounds, 5u);
   std::vector<Row> rows;
