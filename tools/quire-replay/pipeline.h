@@ -18,7 +18,7 @@
 //
 // How much it can bring: what the sequencer does is in series, whatever the threads. Quire-replay
 // prints the time of each part; (all parts) / (acquire + alloc + evict + release + step) is the
-// bound. It is low, 1.3 to 1.5 on the traces that were tried: evictions in exact order are most of a
+// bound. It is low, 1.3 to 1.8 on the traces that were tried: evictions in exact order are most of a
 // replay of a full cache.
 //
 // Tried and given up: threads that take turns at lookups and allocations (every hand-over moves the
