@@ -18,8 +18,13 @@
 //
 // How much it can bring: what the sequencer does is in series, whatever the threads. Quire-replay
 // prints the time of each part; (all parts) / (acquire + alloc + evict + release + step) is the
-// bound. It is low, 1.3 to 1.8 on the traces that were tried: evictions in exact order are most of a
-// replay of a full cache.
+// bound, 1.3 to 1.8 on the traces that were tried: evictions in exact order are most of a replay of a
+// full cache. What came of it on 16 quiet cores (Xeon guest, L2 of 2 MiB, caches of 10 % of the
+// pages; quire-bench --rows replay/threads), rate over one thread's on 2 / 3 / 4 / 8 threads:
+// mooncake-conversation .93 / 1.00 / .97 / .78, mooncake-synthetic .91 / 1.01 / 1.00 / .81,
+// coding-agents .64 / .62 / .55 / .50. A request is a microsecond or a few, its pages' lines are in
+// one core's cache where one thread does it all, and each of them goes from core to core where two
+// do. So it does not scale; it is for holding the library's threads against exact counts.
 //
 // Tried and given up: threads that take turns at lookups and allocations (every hand-over moves the
 // lines of the queue of victims, the pool and the clock to another core: slower than one thread);
