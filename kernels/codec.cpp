@@ -1,11 +1,13 @@
 // See codec.h: making a codec, its anchors, and the plain moves of whole pages.
 #include "kernels/codec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <new>
 
 #include "kernels/codec_state.h"
+#include "kernels/page_checksum.h"
 #include "kernels/rows.h"
 
 namespace quire::kernels {
@@ -127,6 +129,37 @@ void init_page(const Codec &codec, bool open, uint8_t *frame) noexcept {
 
 void copy_page(const Codec &codec, bool open, uint8_t *to, const uint8_t *from) noexcept {
   std::memcpy(to, from, open ? codec.open.page_bytes : codec.sealed.page_bytes);
+}
+
+uint64_t page_checksum(const uint8_t *page, uint64_t page_bytes) noexcept {
+  return checksum_end(
+      row_kernels().sum_words(page + QUIRE_PAGE_HEADER_BYTES,
+                              (page_bytes - QUIRE_PAGE_HEADER_BYTES) / sizeof(uint64_t), 0));
+}
+
+uint64_t copy_tasks(const Codec &, const CopyArgs &args) noexcept {
+  return args.pages;
+}
+
+// Summed while a piece of it is still in the level-1 cache.
+void copy_pages(const Codec &codec, const CopyArgs &args, uint64_t begin, uint64_t end) noexcept {
+  constexpr uint64_t kPiece = 8192;
+  const uint64_t bytes = args.open ? codec.open.page_bytes : codec.sealed.page_bytes;
+  for (uint64_t i = begin; i < end; ++i) {
+    uint8_t *to = args.to.frame(args.to_frames[i]);
+    const uint8_t *from = args.from.frame(args.from_frames[i]);
+    std::memcpy(to, from, QUIRE_PAGE_HEADER_BYTES);
+    uint64_t sum = 0;
+    for (uint64_t at = QUIRE_PAGE_HEADER_BYTES; at < bytes; at += kPiece) {
+      const uint64_t n = std::min(kPiece, bytes - at);
+      std::memcpy(to + at, from + at, n);
+      if (args.sums != nullptr) {
+        sum += row_kernels().sum_words(to + at, n / sizeof(uint64_t),
+                                       (at - QUIRE_PAGE_HEADER_BYTES) / sizeof(uint64_t));
+      }
+    }
+    if (args.sums != nullptr) args.sums[i] = checksum_end(sum);
+  }
 }
 
 void zero_page(const Codec &codec, bool open, uint8_t *frame) noexcept {

@@ -122,6 +122,24 @@ void init_page(const Codec &codec, bool open, uint8_t *frame) noexcept;
 // Copies a page's bytes between two frames of one class, or clears a frame.
 void copy_page(const Codec &codec, bool open, uint8_t *to, const uint8_t *from) noexcept;
 void zero_page(const Codec &codec, bool open, uint8_t *frame) noexcept;
+// The checksum of a page's bytes behind its header, see kernels/page_checksum.h; never 0.
+uint64_t page_checksum(const uint8_t *page, uint64_t page_bytes) noexcept;
+
+// Pages of one class, frame from_frames[i] of a view -> frame to_frames[i] of another, which is other
+// memory: between tiers, say. Header and all.
+struct CopyArgs {
+  bool open = false;
+  FrameView to, from;
+  const uint32_t *to_frames = nullptr;
+  const uint32_t *from_frames = nullptr;
+  uint32_t pages = 0;
+  uint64_t *sums = nullptr;  // [pages], the checksum of each; nullptr: not wanted
+  // A GPU's: one side is pinned memory that it reaches over its bus, which few processors fill.
+  bool over_bus = false;
+};
+
+uint64_t copy_tasks(const Codec &codec, const CopyArgs &args) noexcept;
+void copy_pages(const Codec &codec, const CopyArgs &args, uint64_t begin, uint64_t end) noexcept;
 
 // Where the n tokens of a call lie: slots (frame * page_tokens + offset, open ones as -2 - that, -1
 // none), or, where slots is nullptr, tokens first ... of one sequence's block table. A token behind

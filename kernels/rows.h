@@ -24,6 +24,9 @@ struct RowKernels {
   void (*widen)(DType type, const void *from, float *to, size_t n);
   void (*narrow)(DType type, const float *from, void *to, size_t n);
 
+  // ---- words of 8 bytes: the sum over i of checksum_word(word[i], first + i), see page_checksum.h
+  uint64_t (*sum_words)(const uint8_t *bytes, size_t words, uint64_t first);
+
   // ---- arithmetic on rows, in place
   uint64_t (*count_nonfinite)(const float *x, size_t n);
   float (*absmax)(const float *x, size_t n);  // over the finite ones; 0 where there is none

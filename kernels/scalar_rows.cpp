@@ -8,6 +8,8 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/page_checksum.h"
+
 namespace quire::kernels {
 namespace scalar {
 
@@ -34,6 +36,15 @@ void narrow(DType type, const float *from, void *to, size_t n) {
     const uint16_t x = type == DType::kF16 ? float_to_half(from[i]) : float_to_bfloat(from[i]);
     std::memcpy(bytes + 2 * i, &x, 2);
   }
+}
+
+uint64_t sum_words(const uint8_t *bytes, size_t words, uint64_t first) {
+  uint64_t sum = 0, word;
+  for (size_t i = 0; i < words; ++i) {
+    std::memcpy(&word, bytes + i * sizeof word, sizeof word);
+    sum += checksum_word(word, first + i);
+  }
+  return sum;
 }
 
 uint64_t count_nonfinite(const float *x, size_t n) {
@@ -123,6 +134,7 @@ const RowKernels &scalar_row_kernels() noexcept {
       .name = "scalar",
       .widen = scalar::widen,
       .narrow = scalar::narrow,
+      .sum_words = scalar::sum_words,
       .count_nonfinite = scalar::count_nonfinite,
       .absmax = scalar::absmax,
       .subtract = scalar::subtract,

@@ -8,6 +8,7 @@ namespace quire::kernels::scalar {
 
 void widen(DType type, const void *from, float *to, size_t n);
 void narrow(DType type, const float *from, void *to, size_t n);
+uint64_t sum_words(const uint8_t *bytes, size_t words, uint64_t first);
 uint64_t count_nonfinite(const float *x, size_t n);
 float absmax(const float *x, size_t n);
 void subtract(float *x, const float *y, size_t n);

@@ -1,4 +1,4 @@
-// SIMD rows: conversions, sums and differences, the Hadamard rotation, RoPE turns.
+// SIMD rows: conversions, checksums, sums and differences, the Hadamard rotation, RoPE turns.
 //
 // Rotation: strides below a vector are a shuffle and an add of a value whose sign is flipped in the
 // upper partners; the others are plain adds between vectors, all of a run held in registers up to
@@ -14,6 +14,7 @@
 //
 #include <cstring>
 
+#include "kernels/page_checksum.h"
 #include "kernels/scalar_rows.h"
 #include "kernels/simd_common-inl.h"
 
@@ -71,6 +72,35 @@ void narrow(DType type, const float *from, void *to, size_t n) {
   }
   const size_t bytes = done * dtype_bytes(type);
   scalar::narrow(type, from + done, static_cast<uint8_t *>(to) + bytes, n - done);
+}
+
+// a * b mod 2^64, of 32-bit products: not every target has more.
+template <class D, class VU>
+HWY_INLINE VU product(D d, VU a, uint64_t b) {
+  const hn::Repartition<uint32_t, D> d32;
+  const auto low = hn::BitCast(d32, hn::Set(d, b & 0xffffffffu));
+  const auto high = hn::BitCast(d32, hn::Set(d, b >> 32));
+  const auto a_low = hn::BitCast(d32, a), a_high = hn::BitCast(d32, hn::ShiftRight<32>(a));
+  const auto cross = hn::Add(hn::MulEven(a_high, low), hn::MulEven(a_low, high));
+  return hn::Add(hn::MulEven(a_low, low), hn::ShiftLeft<32>(cross));
+}
+
+uint64_t sum_words(const uint8_t *bytes, size_t words, uint64_t first) {
+  const hn::ScalableTag<uint64_t> d;
+  constexpr size_t kWords = HWY_LANES(uint64_t);
+  const auto stride = hn::Set(d, kWords * QUIRE_CHECKSUM_STEP);
+  auto place = hn::Add(product(d, hn::Iota(d, 0), QUIRE_CHECKSUM_STEP),
+                       hn::Set(d, first * QUIRE_CHECKSUM_STEP));
+  auto sum = hn::Zero(d);
+  size_t i = 0;
+  for (; i + kWords <= words; i += kWords) {
+    const auto *at = reinterpret_cast<const uint64_t *>(bytes + i * sizeof(uint64_t));
+    const auto mixed = product(d, hn::Add(hn::LoadU(d, at), place), QUIRE_CHECKSUM_MIX);
+    sum = hn::Add(sum, hn::Xor(mixed, hn::ShiftRight<32>(mixed)));
+    place = hn::Add(place, stride);
+  }
+  const uint64_t vectors = hn::GetLane(hn::SumOfLanes(d, sum)) * QUIRE_CHECKSUM_MIX;
+  return vectors + scalar::sum_words(bytes + i * sizeof(uint64_t), words - i, first + i);
 }
 
 uint64_t count_nonfinite(const float *x, size_t n) {
@@ -266,6 +296,7 @@ void turn(const float *x, const float *cos, const float *sin, uint32_t pairs, bo
 void fill_rows(RowKernels *t) {
   t->widen = widen;
   t->narrow = narrow;
+  t->sum_words = sum_words;
   t->count_nonfinite = count_nonfinite;
   t->absmax = absmax;
   t->subtract = subtract;

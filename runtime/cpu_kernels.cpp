@@ -109,6 +109,33 @@ Status CpuKernels::copy_page(bool open, uint8_t *to, const uint8_t *from, Stream
   return device_.copy(to, from, layout.page_bytes, stream);
 }
 
+// As above: page lists live in the task.
+Status CpuKernels::copy_pages(const kernels::CopyArgs &args, Stream stream) noexcept {
+  struct Work {
+    CpuKernels *self;
+    kernels::CopyArgs args;
+    uint32_t to[kBatch], from[kBatch];
+  };
+  for (uint32_t done = 0; done < args.pages; done += kBatch) {
+    Work work{this, args, {}, {}};
+    work.args.pages = std::min(kBatch, args.pages - done);
+    if (args.sums != nullptr) work.args.sums = args.sums + done;
+    std::copy_n(args.to_frames + done, work.args.pages, work.to);
+    std::copy_n(args.from_frames + done, work.args.pages, work.from);
+    const Status status = device_.launch(stream, [work] {
+      kernels::CopyArgs part = work.args;
+      part.to_frames = work.to;
+      part.from_frames = work.from;
+      parallel_ranges(work.self->workers_, kernels::copy_tasks(work.self->codec_, part),
+                      [&](uint64_t begin, uint64_t end, uint32_t) {
+                        kernels::copy_pages(work.self->codec_, part, begin, end);
+                      });
+    });
+    if (status != Status::kOk) return status;
+  }
+  return Status::kOk;
+}
+
 void CpuKernels::init_page(bool open, uint8_t *frame) noexcept {
   kernels::init_page(codec_, open, frame);
 }

@@ -47,6 +47,9 @@ class PageKernels {
   virtual Status unseal(const kernels::SealArgs &args, Stream stream) noexcept = 0;
   // Frames of one class.
   virtual Status copy_page(bool open, uint8_t *to, const uint8_t *from, Stream stream) noexcept = 0;
+  // Many pages between two memories that the device reaches, with their checksums (to arrays of the
+  // device's memory) where wanted: what tiers move pages by.
+  virtual Status copy_pages(const kernels::CopyArgs &args, Stream stream) noexcept = 0;
 
   // Before the first append to a frame that became a page. Where the device's append writes what a
   // page begins with itself, nothing is done, and inits_on_host() is false.

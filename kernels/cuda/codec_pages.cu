@@ -107,61 +107,74 @@ cudaError_t sums_pass(void (*kernel)(SumsTask), uint64_t *sums, uint32_t pages,
   return launch(kernel, (pages + 255) / 256, 256, stream, SumsTask{sums, pages});
 }
 
+// Of copies over a bus: 256 KiB in flight are more than it holds, and other kernels keep their
+// multiprocessors.
+constexpr uint64_t kBusCtas = 16;
+
 template <Work kWork, bool kSum>
-cudaError_t for_pages(const CudaCodec &codec, bool open, FrameView to, FrameView from,
-                      const uint32_t *to_frames, const uint32_t *from_frames, uint32_t pages,
-                      uint64_t *sums, cudaStream_t stream) {
-  if (pages == 0) return cudaSuccess;
+cudaError_t for_pages(const CudaCodec &codec, const CopyArgs &args, cudaStream_t stream) {
+  if (args.pages == 0) return cudaSuccess;
   const bool reads = kWork != Work::kZero, writes = kWork != Work::kSum;
-  if (reads && (from.base == nullptr || from_frames == nullptr)) return cudaErrorInvalidValue;
-  if (writes && (to.base == nullptr || to_frames == nullptr)) return cudaErrorInvalidValue;
+  if (reads && (args.from.base == nullptr || args.from_frames == nullptr)) {
+    return cudaErrorInvalidValue;
+  }
+  if (writes && (args.to.base == nullptr || args.to_frames == nullptr)) {
+    return cudaErrorInvalidValue;
+  }
   PagesTask task = {};
-  task.to = to;
-  task.from = from;
-  task.page_bytes = (open ? codec.open : codec.sealed).page_bytes;
+  task.to = args.to;
+  task.from = args.from;
+  task.page_bytes = (args.open ? codec.open : codec.sealed).page_bytes;
   task.pieces = static_cast<uint32_t>((task.page_bytes + kPieceBytes - 1) / kPieceBytes);
-  cudaError_t error = kSum ? sums_pass(begin_sums_kernel, sums, pages, stream) : cudaSuccess;
-  for (uint32_t begin = 0; begin < pages && error == cudaSuccess; begin += kFramesALaunch) {
-    task.pages = pages - begin < kFramesALaunch ? pages - begin : kFramesALaunch;
-    task.sums = kSum ? sums + begin : nullptr;
+  cudaError_t error =
+      kSum ? sums_pass(begin_sums_kernel, args.sums, args.pages, stream) : cudaSuccess;
+  for (uint32_t begin = 0; begin < args.pages && error == cudaSuccess; begin += kFramesALaunch) {
+    task.pages = args.pages - begin < kFramesALaunch ? args.pages - begin : kFramesALaunch;
+    task.sums = kSum ? args.sums + begin : nullptr;
     for (uint32_t i = 0; i < task.pages; ++i) {
-      task.to_frames[i] = writes ? to_frames[begin + i] : 0;
-      task.from_frames[i] = reads ? from_frames[begin + i] : 0;
+      task.to_frames[i] = writes ? args.to_frames[begin + i] : 0;
+      task.from_frames[i] = reads ? args.from_frames[begin + i] : 0;
     }
     const uint64_t all = uint64_t{task.pages} * task.pieces;
-    const uint64_t most = uint64_t{processors()} * 8;  // CTAs that fit beside one another
+    const uint64_t beside = uint64_t{processors()} * 8;  // CTAs that fit beside one another
+    const uint64_t most = args.over_bus ? kBusCtas : beside;
     error = launch(pages_kernel<kWork, kSum>, static_cast<uint32_t>(all < most ? all : most),
                    kCodecThreads, stream, task);
   }
-  if (kSum && error == cudaSuccess) error = sums_pass(end_sums_kernel, sums, pages, stream);
+  if (kSum && error == cudaSuccess) {
+    error = sums_pass(end_sums_kernel, args.sums, args.pages, stream);
+  }
   return error;
 }
 
 }  // namespace
 
-cudaError_t copy_pages(const CudaCodec &codec, bool open, FrameView to, FrameView from,
-                       const uint32_t *to_frames, const uint32_t *from_frames, uint32_t pages,
-                       uint64_t *sums, cudaStream_t stream) noexcept {
-  if (sums != nullptr) {
-    return for_pages<Work::kCopy, true>(codec, open, to, from, to_frames, from_frames, pages, sums,
-                                        stream);
-  }
-  return for_pages<Work::kCopy, false>(codec, open, to, from, to_frames, from_frames, pages, sums,
-                                       stream);
+cudaError_t copy_pages(const CudaCodec &codec, const CopyArgs &args, cudaStream_t stream) noexcept {
+  if (args.sums != nullptr) return for_pages<Work::kCopy, true>(codec, args, stream);
+  return for_pages<Work::kCopy, false>(codec, args, stream);
 }
 
 cudaError_t zero_pages(const CudaCodec &codec, bool open, FrameView view, const uint32_t *frames,
                        uint32_t pages, cudaStream_t stream) noexcept {
-  return for_pages<Work::kZero, false>(codec, open, view, FrameView(), frames, nullptr, pages,
-                                       nullptr, stream);
+  CopyArgs args;
+  args.open = open;
+  args.to = view;
+  args.to_frames = frames;
+  args.pages = pages;
+  return for_pages<Work::kZero, false>(codec, args, stream);
 }
 
 cudaError_t checksum_pages(const CudaCodec &codec, bool open, FrameView view,
                            const uint32_t *frames, uint32_t pages, uint64_t *sums,
                            cudaStream_t stream) noexcept {
   if (pages != 0 && sums == nullptr) return cudaErrorInvalidValue;
-  return for_pages<Work::kSum, true>(codec, open, FrameView(), view, nullptr, frames, pages, sums,
-                                     stream);
+  CopyArgs args;
+  args.open = open;
+  args.from = view;
+  args.from_frames = frames;
+  args.pages = pages;
+  args.sums = sums;
+  return for_pages<Work::kSum, true>(codec, args, stream);
 }
 
 }  // namespace quire::kernels::cuda

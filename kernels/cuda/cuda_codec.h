@@ -55,12 +55,9 @@ cudaError_t seal(const CudaCodec &codec, const SealArgs &args, unsigned long lon
                  cudaStream_t stream) noexcept;
 cudaError_t unseal(const CudaCodec &codec, const SealArgs &args, cudaStream_t stream) noexcept;
 
-// Whole pages. from and to are host arrays of frame numbers; the views name frames of one class
-// (their sizes come from its layout), in device memory or in pinned memory that is mapped.
-// sums: device array that gets each page's checksum, in the same pass; nullptr: not wanted.
-cudaError_t copy_pages(const CudaCodec &codec, bool open, FrameView to, FrameView from,
-                       const uint32_t *to_frames, const uint32_t *from_frames, uint32_t pages,
-                       uint64_t *sums, cudaStream_t stream) noexcept;
+// Whole pages. to_frames and from_frames are host arrays; the views are of device memory or of pinned
+// memory that is mapped; sums, in device memory, are made in the same pass.
+cudaError_t copy_pages(const CudaCodec &codec, const CopyArgs &args, cudaStream_t stream) noexcept;
 cudaError_t zero_pages(const CudaCodec &codec, bool open, FrameView view, const uint32_t *frames,
                        uint32_t pages, cudaStream_t stream) noexcept;
 // sums[i] = checksum of frames[i]: of all bytes behind the header, see kernels/page_checksum.h.

@@ -145,6 +145,11 @@ Status CudaKernels::copy_page(bool open, uint8_t *to, const uint8_t *from, Strea
   });
 }
 
+Status CudaKernels::copy_pages(const kernels::CopyArgs &args, Stream stream) noexcept {
+  return launch("copy of pages", stream,
+                [&](cudaStream_t s) { return kernels::cuda::copy_pages(cuda_, args, s); });
+}
+
 Status CudaKernels::zero_pages(bool open, const kernels::FrameView &view, const uint32_t *frames,
                                uint32_t n) noexcept {
   if (device_.lost()) return Status::kOk;  // nobody will ever read them

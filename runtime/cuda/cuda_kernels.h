@@ -40,6 +40,7 @@ class CudaKernels final : public PageKernels {
   Status seal(const kernels::SealArgs &args, Stream stream) noexcept override;
   Status unseal(const kernels::SealArgs &args, Stream stream) noexcept override;
   Status copy_page(bool open, uint8_t *to, const uint8_t *from, Stream stream) noexcept override;
+  Status copy_pages(const kernels::CopyArgs &args, Stream stream) noexcept override;
   bool inits_on_host() const noexcept override { return false; }
   void init_page(bool, uint8_t *) noexcept override {}
   Status zero_pages(bool open, const kernels::FrameView &view, const uint32_t *frames,

@@ -126,8 +126,61 @@ BOOST_AUTO_TEST_CASE(checksums_copies_and_zeroing_equal_the_hosts) {
   auto random = make_random(203);
   for (const uint32_t format : all_formats()) {
     Gpu gpu;
-    run_pages(gpu, format, random);
+    run_pages(gpu, format, false, random);
   }
+}
+
+// Down to pinned memory and up again, both at once at the end.
+BOOST_AUTO_TEST_CASE(pages_move_over_the_bus_with_the_checksums_of_the_host) {
+  auto random = make_random(207);
+  Case c;
+  c.geometry.layers = 3;
+  c.geometry.dim_k = c.geometry.dim_v = 128;
+  c.pages = cuda::kFramesALaunch + 9;
+  Gpu gpu;
+  BothSides both(gpu, c, random);
+  const uint64_t bytes = both.codec.sealed.page_bytes;
+  uint8_t *pinned = nullptr;
+  QUIRE_CUDA_OK(
+      cudaHostAlloc(reinterpret_cast<void **>(&pinned), bytes * c.pages, cudaHostAllocMapped));
+  std::memset(pinned, 0xEE, bytes * c.pages);
+  std::vector<uint32_t> there = both.host.indices();
+  const std::vector<uint32_t> here = there;
+  std::shuffle(there.begin(), there.end(), random);
+  const Mirror<uint64_t> sums_down(gpu, std::vector<uint64_t>(c.pages, 1));
+  const Mirror<uint64_t> sums_up(gpu, std::vector<uint64_t>(c.pages, 1));
+  uint8_t *back = both.put(random_bytes(bytes * c.pages, random));
+  CopyArgs down, up;
+  down.from = both.frames.sealed;
+  down.to = {pinned, bytes};
+  down.from_frames = here.data();
+  down.to_frames = there.data();
+  down.pages = c.pages;
+  down.sums = sums_down.device;
+  down.over_bus = true;
+  BOOST_REQUIRE(cuda::copy_pages(both.codec, down, nullptr) == cudaSuccess);
+  gpu.check("down");
+  for (uint32_t i = 0; i < c.pages; ++i) {
+    const uint8_t *page = both.host.frames.sealed.frame(here[i]);
+    BOOST_REQUIRE(std::memcmp(pinned + there[i] * bytes, page, bytes) == 0);
+  }
+  up = down;
+  up.from = down.to;
+  up.to = {back, bytes};
+  up.from_frames = there.data();
+  up.to_frames = here.data();
+  up.sums = sums_up.device;
+  GpuStream one, other;
+  BOOST_REQUIRE(cuda::copy_pages(both.codec, up, one) == cudaSuccess);
+  BOOST_REQUIRE(cuda::copy_pages(both.codec, down, other) == cudaSuccess);  // the same bytes again
+  gpu.check("up beside down");
+  require_same(both.host.sealed, both.get(back, both.host.sealed.size()), "up");
+  const std::vector<uint64_t> got = sums_up.down();
+  BOOST_TEST(got == sums_down.down());
+  for (uint32_t i = 0; i < c.pages; ++i) {
+    BOOST_REQUIRE_EQUAL(got[i], page_checksum(both.host.frames.sealed.frame(i), bytes));
+  }
+  QUIRE_CUDA_OK(cudaFreeHost(pinned));
 }
 
 BOOST_AUTO_TEST_CASE(more_pages_than_a_launch_takes_are_sealed_and_opened_again) {

@@ -446,7 +446,7 @@ inline void run_case(Backend &backend, const Case &c, std::mt19937_64 &random) {
 }
 
 // Page copies, checksums, zeroing.
-inline void run_pages(Backend &backend, uint32_t format, std::mt19937_64 &random) {
+inline void run_pages(Backend &backend, uint32_t format, bool over_bus, std::mt19937_64 &random) {
   Case c;
   c.format = format;
   c.geometry.layers = 3;
@@ -459,8 +459,15 @@ inline void run_pages(Backend &backend, uint32_t format, std::mt19937_64 &random
   uint8_t *device = both.put(target);
   const Mirror<uint64_t> sums(backend, std::vector<uint64_t>(4, 99));
   const kernels::FrameView view = {device, bytes};
-  BOOST_REQUIRE(kernels::cuda::copy_pages(both.codec, false, view, both.frames.sealed, to.data(),
-                                          from.data(), 4, sums.device, nullptr) == cudaSuccess);
+  kernels::CopyArgs copy;
+  copy.to = view;
+  copy.from = both.frames.sealed;
+  copy.to_frames = to.data();
+  copy.from_frames = from.data();
+  copy.pages = 4;
+  copy.sums = sums.device;
+  copy.over_bus = over_bus;
+  BOOST_REQUIRE(kernels::cuda::copy_pages(both.codec, copy, nullptr) == cudaSuccess);
   backend.check("copy");
   const std::vector<uint64_t> got = sums.down();
   for (size_t i = 0; i < from.size(); ++i) {

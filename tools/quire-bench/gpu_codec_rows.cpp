@@ -267,9 +267,12 @@ std::vector<Row> read_rows(const Context &context, uint32_t page_tokens, bool an
     all.push_back({sized(world, "copy sealed pages"), 0.90, 2 * world.sealed_bytes(),
                    [&world](unsigned set, cudaStream_t stream) {
                      const kernels::Frames to = world.frames_of((set + 1) % world.sets);
-                     ok(kernels::cuda::copy_pages(
-                         world.codec, false, to.sealed, world.frames_of(set).sealed,
-                         world.frames.data(), world.frames.data(), world.pages, nullptr, stream));
+                     kernels::CopyArgs copy;
+                     copy.to = to.sealed;
+                     copy.from = world.frames_of(set).sealed;
+                     copy.to_frames = copy.from_frames = world.frames.data();
+                     copy.pages = world.pages;
+                     ok(kernels::cuda::copy_pages(world.codec, copy, stream));
                    }});
   }
   return measure(context, world, all);
