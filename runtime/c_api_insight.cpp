@@ -45,33 +45,79 @@ quire_status on_segment(quire_segment *s, Body &&body) noexcept {
   return guarded([&] { return body(*s); });
 }
 
-void to_event(const EventRecord &from, quire_event *out) noexcept {
-  out->kind = from.kind;
-  out->reason = from.reason;
-  out->index = from.index;
-  out->sequence = from.sequence;
-  out->epoch = from.epoch;
-  out->owner = from.owner;
-  out->key = quire_key{from.key.lo, from.key.hi};
+// `fill(batch, &count)` for batches of structs until the caller's room is full or one falls short of
+// what was asked for.
+template <class T, class Fill>
+void fill_array(T *out, size_t *n, Fill &&fill) noexcept {
+  const size_t room = *n;
+  OutputArray<T> array(out);
+  T batch[32];
+  for (*n = 0; *n < room;) {
+    const size_t asked = std::min(room - *n, std::size(batch));
+    size_t got = asked;
+    fill(batch, &got);
+    for (size_t i = 0; i < got; ++i) array.put(*n + i, batch[i]);
+    *n += got;
+    if (got < asked) return;
+  }
 }
 
 Status poll_events(Cache &cache, quire_event *events, size_t *n) noexcept {
-  const size_t room = *n;
-  *n = 0;
-  // Also without room: the first poll starts the stream.
   EventRing &ring = cache.tables().events;
-  EventRecord batch[32];
-  OutputArray<quire_event> out(events);
-  for (size_t done = 0;;) {
-    const size_t got = ring.poll(batch, std::min(room - done, std::size(batch)));
-    for (size_t i = 0; i < got; ++i) {
-      quire_event event = {};
-      to_event(batch[i], &event);
-      out.put(done + i, event);
+  // Also without room: the first poll starts the stream.
+  if (*n == 0) ring.poll_nothing();
+  fill_array(events, n, [&](quire_event *out, size_t *count) {
+    const size_t asked = *count;
+    EventRing::Words words;
+    uint64_t number = 0;
+    for (*count = 0; *count < asked && ring.poll(&words, &number); ++*count) {
+      to_event(cache.tables(), cache.tag(), EventRecord::of(words), number, &out[*count]);
     }
-    *n = done += got;
-    if (got < std::size(batch) || done == room) return Status::kOk;
+  });
+  return Status::kOk;
+}
+
+// What the arguments of a reader must be.
+Status check_reader(const uint64_t *cursor, const quire_event *events, const size_t *n) noexcept {
+  if (cursor == nullptr || n == nullptr) return set_error(Status::kInvalid, "cursor or n is NULL");
+  return *n > 0 ? check_output(events, "events[0]") : Status::kOk;
+}
+
+void follow(const Tables &tables, uint32_t cache_tag, uint64_t *cursor, quire_event *events,
+            size_t *n, uint64_t *lost) noexcept {
+  uint64_t unasked = 0;
+  uint64_t *const count_lost = lost != nullptr ? lost : &unasked;
+  const bool begins = *cursor == 0;
+  // A number that no event has yet would wait for it: what comes from elsewhere begins anew.
+  if (*cursor > tables.events.begin()) *cursor = tables.events.begin();
+  if (begins) {
+    *n = 0;
+    read_events(tables, cache_tag, cursor, nullptr, n, count_lost);
+    return;
   }
+  fill_array(events, n, [&](quire_event *out, size_t *count) {
+    read_events(tables, cache_tag, cursor, out, count, count_lost);
+  });
+}
+
+Status check_list(const uint64_t *at, const quire_published *out, const size_t *n) noexcept {
+  if (at == nullptr || n == nullptr) return set_error(Status::kInvalid, "at or n is NULL");
+  if (*n == 0) return set_error(Status::kInvalid, "no room for a page");
+  return check_output(out, "pages[0]");
+}
+
+// Batches that end with the walk's end.
+void list(const Tables &tables, uint32_t cache_tag, uint64_t now_ms, uint64_t *at,
+          quire_published *out, size_t *n) noexcept {
+  bool ended = false;
+  fill_array(out, n, [&](quire_published *batch, size_t *count) {
+    if (ended) {
+      *count = 0;
+      return;
+    }
+    list_published(tables, cache_tag, now_ms, at, batch, count);
+    ended = *at == 0;
+  });
 }
 
 Status list_segments(quire_segment_record *out, size_t *n) noexcept {
@@ -134,6 +180,24 @@ quire_status quire_events_poll(quire_cache *c, quire_event *events, size_t *n) {
       if (const Status s = quire::check_output(events, "events[0]"); s != Status::kOk) return s;
     }
     return quire::poll_events(cache, events, n);
+  });
+}
+
+quire_status quire_events_read(quire_cache *c, uint64_t *cursor, quire_event *events, size_t *n,
+                               uint64_t *lost) {
+  return quire::on_cache(c, [&](Cache &cache) {
+    if (const Status s = quire::check_reader(cursor, events, n); s != Status::kOk) return s;
+    if (*cursor == 0) cache.tables().events.start();
+    quire::follow(cache.tables(), cache.tag(), cursor, events, n, lost);
+    return Status::kOk;
+  });
+}
+
+quire_status quire_published_next(quire_cache *c, uint64_t *at, quire_published *out, size_t *n) {
+  return quire::on_cache(c, [&](Cache &cache) {
+    if (const Status s = quire::check_list(at, out, n); s != Status::kOk) return s;
+    quire::list(cache.tables(), cache.tag(), cache.now_ms(), at, out, n);
+    return Status::kOk;
   });
 }
 
@@ -230,6 +294,24 @@ quire_status quire_segment_namespace_next(quire_segment *s, uint32_t *at,
     if (const Status t = quire::check_output(out, "record"); t != Status::kOk) return t;
     quire_namespace_record whole = {};
     if (segment.namespace_next(at, &whole)) quire::write_struct(whole, out);
+    return Status::kOk;
+  });
+}
+
+quire_status quire_segment_events(quire_segment *s, uint64_t *cursor, quire_event *events,
+                                  size_t *n, uint64_t *lost) {
+  return quire::on_segment(s, [&](quire::Segment &segment) {
+    if (const Status t = quire::check_reader(cursor, events, n); t != Status::kOk) return t;
+    quire::follow(segment.tables(), quire::kNoCacheTag, cursor, events, n, lost);
+    return Status::kOk;
+  });
+}
+
+quire_status quire_segment_published_next(quire_segment *s, uint64_t *at, quire_published *out,
+                                          size_t *n) {
+  return quire::on_segment(s, [&](quire::Segment &segment) {
+    if (const Status t = quire::check_list(at, out, n); t != Status::kOk) return t;
+    quire::list(segment.tables(), quire::kNoCacheTag, segment.now_ms(), at, out, n);
     return Status::kOk;
   });
 }

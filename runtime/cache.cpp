@@ -192,6 +192,7 @@ Status Cache::build(const quire_config &config, Device *device) noexcept {
   header.arena_bytes = arena_bytes();
   header.now_ms.store(now_ms(), std::memory_order_relaxed);
   tables_->log.note(tables_->clock.now(), coarse_ms());
+  if (config_.values.events != 0) tables_->events.start();
   sequences_.emplace(*heap_);
   if (const Status s = sequences_->open(config_.values.max_sequences); s != Status::kOk) return s;
   if (const Status s = build_reclaimer(); s != Status::kOk) return s;
@@ -348,9 +349,9 @@ void Cache::sweep_leases(uint64_t now) noexcept {
       tables_->stats.add(Counter::leases_late_total);
       EventRecord event{};
       event.kind = QUIRE_EVENT_LEASE_LATE;
-      event.owner = slot.owner.load(std::memory_order_relaxed);
-      event.epoch = clock_epoch();
-      tables_->events.push(event);
+      event.key.lo = slot.owner.load(std::memory_order_relaxed);
+      event.epoch = static_cast<uint32_t>(clock_epoch());
+      tables_->events.push(event.words());
     }
     if ((slot.flags.load(std::memory_order_relaxed) & QUIRE_ACQUIRE_REVOCABLE) == 0) continue;
     next = std::min(next, revoke_late(lease, now));
@@ -362,16 +363,21 @@ void Cache::sweep_leases(uint64_t now) noexcept {
 }
 
 void Cache::emit_page(uint32_t kind, uint32_t page, uint32_t reason) noexcept {
-  if (!tables_->events.started()) return;
-  const PageDescriptor &d = tables_->pages[page];
+  const Tables &t = *tables_;
+  if (!t.events.started()) return;
+  const PageDescriptor &d = t.pages[page];
   EventRecord event{};
-  event.kind = static_cast<uint16_t>(kind);
-  event.reason = static_cast<uint16_t>(reason);
+  event.kind = static_cast<uint8_t>(kind);
+  event.reason = static_cast<uint8_t>(reason);
+  event.tier = QUIRE_TIER_DEVICE;
   event.index = d.depth.load(std::memory_order_relaxed);
-  event.epoch = clock_epoch();
-  event.key =
-      Key{d.key_lo.load(std::memory_order_relaxed), d.key_hi.load(std::memory_order_relaxed)};
-  tables_->events.push(event);
+  event.epoch = static_cast<uint32_t>(clock_epoch());
+  event.space = d.space.load(std::memory_order_relaxed);
+  event.page = page;
+  event.life = t.pages.generation(page);
+  event.key = t.pages.key(page);
+  event.parent = parent_key(t, page);
+  tables_->events.push(event.words());
 }
 
 }  // namespace quire

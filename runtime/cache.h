@@ -8,7 +8,7 @@
 //   seal.cpp       seal, unseal, copy of a page       kv.cpp        append, gather, attention, anchor
 //   sequence.cpp   sequences                          insight.cpp   stats, check, events
 //   frames.cpp     where frames come from             reclaim.cpp   what an eviction does
-//   namespaces.cpp quotas and floors of namespaces
+//   namespaces.cpp quotas and floors of namespaces    events.cpp    what followers read
 //   c_api.cpp      the C boundary: checks pointers and sizes, converts, and calls these
 //
 // Who owns what
@@ -132,6 +132,18 @@ void describe_namespace(const Tables &tables, uint32_t number,
                         quire_namespace_record *out) noexcept;
 // The first one from number *at on, then *at is where to go on; false, and *at 0, at the end.
 bool next_namespace(const Tables &tables, uint32_t *at, quire_namespace_record *out) noexcept;
+
+// The key of a visible page's parent, of a first page the root of its namespace. The page is held, or
+// looked at again.
+Key parent_key(const Tables &tables, uint32_t page) noexcept;
+// Published pages, up to *n of them, from place *at on; then *at is where to go on, 0 at the end.
+void list_published(const Tables &tables, uint32_t cache_tag, uint64_t now_ms, uint64_t *at,
+                    quire_published *out, size_t *n) noexcept;
+void to_event(const Tables &tables, uint32_t cache_tag, const EventRecord &from, uint64_t number,
+              quire_event *out) noexcept;
+// Events from *cursor on (0: from here on, and none), up to *n; adds to *lost.
+void read_events(const Tables &tables, uint32_t cache_tag, uint64_t *cursor, quire_event *out,
+                 size_t *n, uint64_t *lost) noexcept;
 
 class Cache final : private EvictSink, private BackgroundWork {
  public:

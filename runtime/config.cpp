@@ -82,6 +82,7 @@ constexpr FieldName kFields[] = {
     QUIRE_FIELD(numa_node, kI32),
     QUIRE_FIELD(fast_scales, kU32),
     QUIRE_FIELD(device_ordinal, kU32),
+    QUIRE_FIELD(events, kU32),
 };
 #undef QUIRE_FIELD
 #undef QUIRE_GEOMETRY
@@ -243,6 +244,7 @@ Status check_parts(const quire_config &c) noexcept {
   }
   if (c.verify_tokens > 1) return invalid("verify_tokens", "0 or 1 is wanted");
   if (c.device_ordinal > 1023) return invalid("device_ordinal", "at most 1023");
+  if (c.events > 1) return invalid("events", "0 or 1 is wanted");
   if (c.fast_scales > 1) return invalid("fast_scales", "0 or 1 is wanted");
   if (c.reclaim_threads > 1024) return invalid("reclaim_threads", "at most 1024");
   if (c.max_leases > (1u << 28)) return invalid("max_leases", "at most 2^28");

@@ -1,51 +1,63 @@
-// EventRing: what happened to pages and leases, for an engine that wants to follow (a router that
-// mirrors which prefixes are cached, say), and in another one for the policy's learner. A bounded
-// queue: many threads push, many poll.
+// EventRing: what happened to pages and leases, for whoever follows: a router that mirrors which
+// prefixes are cached, say, in this process or, through a read-only mapping, in another. A bounded
+// stream in the region: many threads push, any number of readers follow, each at a place of its own.
 //
-//   tail   | sequence:44 | position:20 |     next event's number; where it would go
-//   head   | count:44    | position:20 |     events taken; where the next one is
-//   slot   position % kCapacity: turn, then the record
+//   tail     the next event's number, from 1 on
+//   slot     number % kCapacity: turn, then the record in words
+//   turn     | number:62 | state:2 |
+//              kVoid     events up to this number are over here; there is nothing to read
+//              kWriting  the push of this number is at it
+//              kDone     holds the record of this number
+//              kHeld     an older push is still at it: the events up to this number have no place
 //
-//   turn == p              free for the push at position p        turns are modulo 2^20
-//   turn == p + 1          holds the record of position p
-//   turn == p + kCapacity  free again: the next lap's p
+// Nobody waits, and no reader can hold up a push: the newest events overwrite the oldest. A push
+// takes its number, then the slot, if that is of an older, finished event. Where a push of an earlier
+// lap is still inside (stopped, perhaps, for a whole lap), it marks the slot kHeld with its number and
+// gives its event up; the one inside finds that out when it is done, and gives up its own. So a slot
+// has one writer at a time, and what was lost is told by the turn.
 //
-// A push never waits. It numbers its event by a CAS on the tail, whether it finds room (position +
-// 1) or not (position as it is: the event is dropped and its number is the gap that a poller sees).
-// Since the number is in the same word as the position, records come out in the order of their
-// numbers, and the word never takes a value twice (no ABA): 2^44 events are years at a million a
-// second.
+// A reader at number n looks at n's slot: kDone with n, before and after it has copied the record:
+// that is the event. A later number, or kHeld or kVoid with n: it is lost, and counted. Else it is
+// not there yet; then so are all after it, and the reader comes again. A push that is stopped between
+// its number and its turn makes readers stop before its event until the others have lapped it. A
+// reader that was lapped goes on at the oldest event that may be there still.
 //
-// | step                     | atomic               | order   | partner                               |
-// | ------------------------ | -------------------- | ------- | ------------------------------------- |
-// | push: is there room      | load turn            | acquire | poll's turn: its read of the record   |
-// | push: number, or drop    | CAS tail             | relaxed | (the turn orders the record)          |
-// | push: the record is made | store turn           | release | poll's load of the turn               |
-// | poll: is there one       | load turn            | acquire | push's turn: the record               |
-// | poll: take it            | CAS head             | relaxed | (the turn orders the record)          |
-// | poll: the slot is free   | store turn           | release | push's load of the turn               |
+// | step                        | atomic                 | order   | partner                          |
+// | --------------------------- | ---------------------- | ------- | -------------------------------- |
+// | push: number                | add tail               | release | begin's load: what was done      |
+// |                             |                        |         | before an event is seen with it  |
+// | push: take the slot         | CAS turn               | acquire | the last push's done: its words  |
+// | push: the record            | store words            | release | read's loads: who sees a word of |
+// |                             |                        |         | this record sees the slot taken  |
+// | push: done                  | CAS turn               | release | read's first look                |
+// | push: no place              | CAS turn               | relaxed | (the one inside sees the number) |
+// | push: gives up a held slot  | CAS turn               | release | the next push's take             |
+// | read: is it there           | load turn              | acquire | push's done: the words           |
+// | read: the record            | load words             | acquire | push's stores; orders the second |
+// |                             |                        |         | look behind them                 |
+// | read: is it still there     | load turn              | relaxed | (the words' acquire)             |
+// | poll: take it               | CAS cursor             | relaxed | (the turn decides what was read) |
+// | start                       | store started          | seq_cst | push's load of it, which comes   |
+// |                             |                        |         | after the index's commit or erase|
 //
-// Linearizable: a push that gets in, at its CAS. One that drops, at its load of the turn: the slot
-// at the tail was taken then, and the CAS proves that no other push came in between. A poll that
-// gets a record, at its CAS: records come out exactly in the order in which pushes took their
-// numbers. A poll that gets none says a little less: there is none, or the oldest is still being
-// written by a push that has not returned. Likewise a slot that a poll is still reading counts as
-// taken.
+// NUMBERS AND STATE. An event's number is taken after what it tells has happened: so whoever reads
+// the tail (begin) and then looks at the cache sees what the events below it told. Two events of one
+// page come in their order. Nothing is recorded before the first reader: an engine that never asks
+// pays one load of a line that nobody writes. A push that does not see the start yet has done its deed
+// before whatever the reader looks at after the start; that needs one order of all four, so the start,
+// the load of it here, and the index's commit and erase are seq_cst (runtime/prefix_index.h).
 //
-// Progress: lock free. A push stopped between its CAS and its turn, or a poll likewise, holds one
-// slot. Other pushes go on around the ring and drop when they come back to that slot; pollers stop
-// before it (they see fewer) until it moves. Nobody waits.
+// poll() is one more reader, whose place (cursor) is in the region: threads that poll share it, and
+// each event goes to one of them, in order.
 //
-// Nothing is recorded, numbered or counted before the first poll: an engine that never asks pays
-// one load of a line that nobody writes.
+// Invariants: records read at one place have rising numbers; read + lost = all numbers passed;
+//             at rest, slot i is kVoid or kDone, its number is i modulo kCapacity, or 0, and < tail
 //
-// Invariants: records polled have rising numbers; a number seen + numbers dropped are all numbers;
-//             head <= tail <= head + kCapacity, in positions (validate(), at rest).
-//
-// Thread class: any; format: before sharing. Cost: two CAS and a line a record; none when not
-// started.
+// Thread class: any; format: before sharing. Reading from a read-only mapping: begin and read only.
+// Cost: an add, two CAS and a line a record; a load when not started.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -55,31 +67,19 @@
 
 namespace quire {
 
-struct EventRecord {
-  uint16_t kind = 0;    // quire_event_kind
-  uint16_t reason = 0;  // quire_evict_reason
-  uint32_t index = 0;   // of the page in its chain
-  uint64_t sequence = 0;
-  uint64_t epoch = 0;
-  uint64_t owner = 0;
-  Key key = {};
-};
-
-// kCapacity: a power of two. Tests use small ones, so that laps happen in no time. Record: plain data
-// with a `sequence`, which the ring fills in.
-template <class A = StdAtomics, uint32_t kCapacity = 4096, class Record = EventRecord>
+// kCapacity: a power of two. Tests use small ones, and short records, so that laps happen in no time.
+template <class A = StdAtomics, uint32_t kCapacity = 4096, size_t kWords = 7>
 class BasicEventRing {
-  static constexpr uint32_t kPositionBits = 20;
-  static constexpr uint32_t kPositionMask = (1u << kPositionBits) - 1;
-  static constexpr uint64_t kNumberUnit = uint64_t{1} << kPositionBits;
-  static_assert((kCapacity & (kCapacity - 1)) == 0 && kCapacity >= 2);
-  // Positions of one lap and the next must differ, or a full slot would look free.
-  static_assert(kCapacity < kPositionMask / 2);
-
   template <class T>
   using atomic = typename A::template atomic<T>;
 
+  enum State : uint64_t { kVoid = 0, kWriting = 1, kDone = 2, kHeld = 3 };
+  static constexpr uint64_t turn_of(uint64_t number, State state) { return number << 2 | state; }
+  static constexpr uint64_t number_of(uint64_t turn) { return turn >> 2; }
+  static constexpr State state_of(uint64_t turn) { return static_cast<State>(turn & 3); }
+
  public:
+  using Words = std::array<uint64_t, kWords>;
   static constexpr size_t kAlignment = kCacheLine;
   static constexpr uint32_t capacity() noexcept { return kCapacity; }
 
@@ -91,133 +91,210 @@ class BasicEventRing {
 
   void format() noexcept {
     new (memory_) Memory;
-    memory_->started.value.store(0, std::memory_order_relaxed);
-    memory_->dropped.value.store(0, std::memory_order_relaxed);
-    memory_->tail.value.store(kNumberUnit, std::memory_order_relaxed);  // the first number is 1
-    memory_->head.value.store(0, std::memory_order_relaxed);
-    for (uint32_t i = 0; i < kCapacity; ++i) {
-      memory_->slot[i].turn.store(i, std::memory_order_relaxed);
+    for (auto *line : {&memory_->tail, &memory_->cursor, &memory_->lost, &memory_->started}) {
+      line->value.store(0, kRelaxed);
+    }
+    memory_->tail.value.store(1, kRelaxed);
+    for (auto &slot : memory_->slot) {
+      slot.turn.store(turn_of(0, kVoid), kRelaxed);
+      for (auto &word : slot.word) word.store(0, kRelaxed);
     }
   }
 
-  // True while somebody follows: callers that must work to make a record ask first.
-  bool started() const noexcept {
-    // relaxed: a push that just misses the start is a push before it.
-    return memory_->started.value.load(std::memory_order_relaxed) != 0;
+  // True while somebody follows: callers that must work to make a record ask first, after the deed.
+  // seq_cst: see NUMBERS AND STATE.
+  bool started() const noexcept { return memory_->started.value.load(kSeqCst) != 0; }
+  void start() noexcept { memory_->started.value.store(1, kSeqCst); }
+
+  // False: not started, or the event found no place.
+  bool push(const Words &record) noexcept {
+    if (!started()) return false;
+    // release: pairs with begin(): who sees this number taken sees what the event tells.
+    const uint64_t number = memory_->tail.value.fetch_add(1, kRelease);
+    Slot &slot = memory_->slot[number % kCapacity];
+    if (!take(slot, number)) return false;
+    for (size_t i = 0; i < kWords; ++i) {
+      // release: pairs with read(): who sees this word sees, in its second look, the slot taken.
+      slot.word[i].store(record[i], kRelease);
+    }
+    return finish(slot, number);
   }
 
-  // `event.sequence` is ignored. False: not started, or full and dropped.
-  bool push(const Record &event) noexcept {
-    if (!started()) return false;
-    auto &tail = memory_->tail.value;
-    uint64_t word = tail.load(std::memory_order_relaxed);
-    for (;;) {
-      const auto position = static_cast<uint32_t>(word) & kPositionMask;
-      Slot &slot = memory_->slot[position % kCapacity];
-      // acquire: pairs with poll's store: the poller has read the record that was here.
-      const bool room = slot.turn.load(std::memory_order_acquire) == position;
-      const uint64_t next = room ? forward(word) : word + kNumberUnit;
-      if (!tail.compare_exchange_weak(word, next, std::memory_order_relaxed,
-                                      std::memory_order_relaxed)) {
+  // The number of the next event: where a reader begins. All that earlier ones tell can be seen.
+  uint64_t begin() const noexcept {
+    return memory_->tail.value.load(kAcquire);  // acquire: pairs with push().
+  }
+
+  // The event at *number, which moves on; over those that are lost, which are added to *lost. False:
+  // it is not there yet.
+  bool read(uint64_t *number, Words *out, uint64_t *lost) const noexcept {
+    // A bound for mappings that are damaged: who is on time sees no more than a lap that is lost.
+    for (uint64_t looks = 0; looks < 4 * uint64_t{kCapacity}; ++looks) {
+      const Slot &slot = memory_->slot[*number % kCapacity];
+      const uint64_t turn = slot.turn.load(kAcquire);  // acquire: pairs with finish().
+      if (turn == turn_of(*number, kDone)) {
+        for (size_t i = 0; i < kWords; ++i) {
+          // acquire: pairs with push(); and the look below comes after it.
+          (*out)[i] = slot.word[i].load(kAcquire);
+        }
+        if (slot.turn.load(kRelaxed) == turn) {  // relaxed: behind the words' acquire.
+          ++*number;
+          return true;
+        }
         continue;
       }
-      if (!room) {
-        memory_->dropped.value.fetch_add(1, std::memory_order_relaxed);
-        return false;
+      const bool over =
+          number_of(turn) > *number ||
+          (number_of(turn) == *number && (state_of(turn) == kVoid || state_of(turn) == kHeld));
+      // relaxed: how far behind we are, about.
+      const uint64_t tail = memory_->tail.value.load(kRelaxed);
+      uint64_t next = *number;
+      if (tail > *number && tail - *number > kCapacity) next = tail - kCapacity;
+      if (over && next == *number) ++next;
+      if (next == *number) return false;
+      *lost += next - *number;
+      *number = next;
+    }
+    return false;
+  }
+
+  // The same at the place that all polls share: each event once. The first call starts the ring.
+  bool poll(Words *out, uint64_t *number) noexcept {
+    auto &cursor = memory_->cursor.value;
+    uint64_t place = cursor.load(kRelaxed);
+    if (place == 0) {
+      start();
+      if (cursor.compare_exchange_strong(place, 1, kRelaxed, kRelaxed)) place = 1;
+    }
+    for (;;) {
+      uint64_t next = place, lost = 0;
+      const bool got = read(&next, out, &lost);
+      if (next == place) return false;
+      if (!cursor.compare_exchange_strong(place, next, kRelaxed, kRelaxed)) continue;
+      if (lost != 0) memory_->lost.value.fetch_add(lost, kRelaxed);
+      if (got) {
+        *number = next - 1;
+        return true;
       }
-      Record numbered = event;
-      numbered.sequence = word >> kPositionBits;
-      slot.record = numbered;
-      // release: pairs with poll's load: the record is whole.
-      slot.turn.store((position + 1) & kPositionMask, std::memory_order_release);
-      return true;
+      place = next;
     }
   }
-
-  // Up to n records, oldest first; how many. The first call starts the ring.
-  size_t poll(Record *out, size_t n) noexcept {
-    if (!started()) memory_->started.value.store(1, std::memory_order_relaxed);
-    size_t got = 0;
-    while (got < n && pop(out + got)) ++got;
-    return got;
+  // Starts it, as a poll without room.
+  void poll_nothing() noexcept {
+    start();
+    uint64_t none = 0;
+    memory_->cursor.value.compare_exchange_strong(none, 1, kRelaxed, kRelaxed);
   }
 
+  // Events that polls will not give: passed over, or overwritten since. None where nobody polls.
   uint64_t dropped() const noexcept {
-    return memory_->dropped.value.load(std::memory_order_relaxed);
+    const uint64_t place = memory_->cursor.value.load(kRelaxed);
+    const uint64_t tail = memory_->tail.value.load(kRelaxed);
+    const uint64_t behind = place != 0 && tail > place ? tail - place : 0;
+    return memory_->lost.value.load(kRelaxed) + (behind > kCapacity ? behind - kCapacity : 0);
   }
-  // Events that got a number: recorded or dropped.
-  uint64_t numbered() const noexcept {
-    return (memory_->tail.value.load(std::memory_order_relaxed) >> kPositionBits) - 1;
-  }
+  uint64_t numbered() const noexcept { return memory_->tail.value.load(kRelaxed) - 1; }
 
   // At rest.
   bool validate() const noexcept {
-    const auto tail = position_of(memory_->tail.value), head = position_of(memory_->head.value);
-    const uint32_t held = (tail - head) & kPositionMask;
-    if (held > kCapacity) return false;
-    for (uint32_t i = 0; i < kCapacity; ++i) {
-      const uint32_t p = (head + i) & kPositionMask;
-      const uint32_t turn = memory_->slot[p % kCapacity].turn.load(std::memory_order_relaxed);
-      if (turn != ((i < held ? p + 1 : p) & kPositionMask)) return false;
+    const uint64_t tail = memory_->tail.value.load(kAcquire);
+    if (memory_->cursor.value.load(kRelaxed) > tail) return false;
+    for (uint64_t i = 0; i < kCapacity; ++i) {
+      const uint64_t turn = memory_->slot[i].turn.load(kAcquire);
+      const uint64_t number = number_of(turn);
+      if (state_of(turn) == kWriting || state_of(turn) == kHeld || number >= tail) return false;
+      if (number != 0 && number % kCapacity != i) return false;
     }
-    return dropped() <= numbered();
+    return true;
   }
 
  private:
+  static constexpr std::memory_order kRelaxed = std::memory_order_relaxed;
+  static constexpr std::memory_order kAcquire = std::memory_order_acquire;
+  static constexpr std::memory_order kRelease = std::memory_order_release;
+  static constexpr std::memory_order kSeqCst = std::memory_order_seq_cst;
+
   template <class T>
   struct alignas(kCacheLine) Line {
     atomic<T> value;
   };
   struct alignas(kCacheLine) Slot {
-    atomic<uint32_t> turn;
-    // Of the one thread that the turn gives it to.
-    typename A::template plain<Record> record;
+    atomic<uint64_t> turn;
+    atomic<uint64_t> word[kWords];
   };
   struct Memory {
-    Line<uint32_t> started;
-    Line<uint64_t> dropped;
+    Line<uint64_t> started;
     Line<uint64_t> tail;
-    Line<uint64_t> head;
+    Line<uint64_t> cursor;  // of poll(); 0: nobody has polled
+    Line<uint64_t> lost;
     Slot slot[kCapacity];
   };
 
-  // The word after one more number and one more position, each within its bits.
-  static uint64_t forward(uint64_t word) noexcept {
-    const uint64_t number = (word >> kPositionBits) + 1;
-    return number << kPositionBits | ((static_cast<uint32_t>(word) + 1) & kPositionMask);
-  }
-  static uint32_t position_of(const atomic<uint64_t> &word) noexcept {
-    return static_cast<uint32_t>(word.load(std::memory_order_relaxed)) & kPositionMask;
+  // False: a later lap has passed, or an older push is inside: the event has no place.
+  static bool take(Slot &slot, uint64_t number) noexcept {
+    uint64_t turn = slot.turn.load(kRelaxed);
+    for (;;) {
+      if (number_of(turn) > number) return false;
+      const bool inside = state_of(turn) == kWriting || state_of(turn) == kHeld;
+      const uint64_t next = turn_of(number, inside ? kHeld : kWriting);
+      // acquire: pairs with finish(): the words of the record before are written.
+      if (slot.turn.compare_exchange_weak(turn, next, kAcquire, kRelaxed)) return !inside;
+    }
   }
 
-  bool pop(Record *out) noexcept {
-    auto &head = memory_->head.value;
-    uint64_t word = head.load(std::memory_order_relaxed);
-    for (;;) {
-      const auto position = static_cast<uint32_t>(word) & kPositionMask;
-      Slot &slot = memory_->slot[position % kCapacity];
-      // acquire: pairs with push's store: the record is whole.
-      if (slot.turn.load(std::memory_order_acquire) != ((position + 1) & kPositionMask)) {
-        // Empty, or the record at the head is still being written; or another poll took it since.
-        const uint64_t now = head.load(std::memory_order_relaxed);
-        if (now == word) return false;
-        word = now;
-        continue;
-      }
-      if (!head.compare_exchange_weak(word, forward(word), std::memory_order_relaxed,
-                                      std::memory_order_relaxed)) {
-        continue;
-      }
-      *out = slot.record;
-      // release: pairs with push's load: the slot may be written again.
-      slot.turn.store((position + kCapacity) & kPositionMask, std::memory_order_release);
+  static bool finish(Slot &slot, uint64_t number) noexcept {
+    uint64_t turn = turn_of(number, kWriting);
+    // release: pairs with read(): the words; and with the next take().
+    if (slot.turn.compare_exchange_strong(turn, turn_of(number, kDone), kRelease, kRelaxed)) {
       return true;
     }
+    // Held meanwhile: our number and those up to the mark are over.
+    while (!slot.turn.compare_exchange_weak(turn, turn_of(number_of(turn), kVoid), kRelease,
+                                            kRelaxed)) {
+    }
+    return false;
   }
 
   Memory *memory_ = nullptr;
 };
 
 using EventRing = BasicEventRing<>;
+
+struct EventRecord {
+  uint8_t kind = 0;    // quire_event_kind
+  uint8_t reason = 0;  // quire_evict_reason
+  uint8_t tier = 0;    // quire_tier
+  uint32_t index = 0;  // of the page in its chain
+  uint32_t epoch = 0;  // its low half
+  uint32_t space = 0;  // namespace
+  uint32_t page = 0;   // number
+  uint32_t life = 0;   // its generation
+  Key key = {};        // of the page; of a lease: its owner, 0
+  Key parent = {};     // the key of its parent; of a first page its namespace's root
+
+  EventRing::Words words() const noexcept {
+    return {uint64_t{kind} | uint64_t{reason} << 8 | uint64_t{tier} << 16 | uint64_t{index} << 32,
+            uint64_t{epoch} | uint64_t{space} << 32,
+            uint64_t{page} | uint64_t{life} << 32,
+            key.lo,
+            key.hi,
+            parent.lo,
+            parent.hi};
+  }
+  static EventRecord of(const EventRing::Words &w) noexcept {
+    EventRecord r;
+    r.kind = static_cast<uint8_t>(w[0]);
+    r.reason = static_cast<uint8_t>(w[0] >> 8);
+    r.tier = static_cast<uint8_t>(w[0] >> 16);
+    r.index = static_cast<uint32_t>(w[0] >> 32);
+    r.epoch = static_cast<uint32_t>(w[1]);
+    r.space = static_cast<uint32_t>(w[1] >> 32);
+    r.page = static_cast<uint32_t>(w[2]);
+    r.life = static_cast<uint32_t>(w[2] >> 32);
+    r.key = Key{w[3], w[4]};
+    r.parent = Key{w[5], w[6]};
+    return r;
+  }
+};
 
 }  // namespace quire

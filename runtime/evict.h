@@ -5,10 +5,11 @@
 //   2. r = stamp     read after 1, so it is the latest release in the page's subtree: a release raises
 //                    the stamp before it drops its pin, and 1 has seen that drop
 //   3. erase         the index forgets it
-//   4. hand up       stamp(parent) = max(own, r), to the maximum: the parent's stamp is the exact last
+//   4. sink          is told. The descriptor holds, and so does the parent's, which has this child:
+//                    of a chain, the child's end is told before the parent's
+//   5. hand up       stamp(parent) = max(own, r), to the maximum: the parent's stamp is the exact last
 //                    use of its path once it is a leaf, and its own r when it goes in turn
-//   5. drop_child    only now: whoever sees the parent without this child also sees its stamp
-//   6. sink          is told. The descriptor still holds.
+//   6. drop_child    only now: whoever sees the parent without this child also sees its stamp
 //   7. finish_evict  the page's next life may begin; its number and its frame go into a batch
 //
 // give_back() then frees the numbers of a batch first and lets the sink retire the frames after
@@ -16,7 +17,7 @@
 // the other order, a thread that was stopped between the two made every allocation of a full cache
 // fail until it went on.
 //
-// Tests instantiate steps 4 and 5 and give_back() wrongly (EvictOrders), to see that caught.
+// Tests instantiate steps 5 and 6 and give_back() wrongly (EvictOrders), to see that caught.
 //
 // Thread class: any thread, lock free, unless the sink says otherwise. Cost: the descriptor's line,
 // the bin's, the parent's; pools are asked once a batch.
@@ -74,7 +75,7 @@ enum class Take : uint8_t {
 // What the cache does with an evicted page. Calls come from any thread, several at once.
 class EvictSink {
  public:
-  // Step 6. `stamp` is r.
+  // Step 4. `stamp` is r.
   virtual void evicted(uint32_t page, uint32_t stamp, EvictReason reason) noexcept = 0;
   // The frames of a batch, each with its r, to retire. The numbers are free by now.
   virtual void retire(const EvictBatch & /*batch*/) noexcept {}
@@ -95,8 +96,8 @@ class EvictSink {
 };
 
 struct EvictOrders {
-  static constexpr bool kOverwriteStamp = false;  // step 4 stores instead of taking the maximum
-  static constexpr bool kDropFirst = false;       // step 5 before step 4
+  static constexpr bool kOverwriteStamp = false;  // step 5 stores instead of taking the maximum
+  static constexpr bool kDropFirst = false;       // step 6 before step 5
   static constexpr bool kFramesFirst = false;     // give_back(): frames before numbers
 };
 
@@ -114,6 +115,7 @@ bool evict_page(typename Index::Pages &pages, Index &index, uint32_t page, uint3
   // relaxed: the page is ours; begin_evict() acquired it.
   const Key key{d.key_lo.load(std::memory_order_relaxed), d.key_hi.load(std::memory_order_relaxed)};
   index.erase(page, key);
+  sink.evicted(page, r, reason);
   if (const uint32_t parent = d.parent.load(std::memory_order_relaxed); parent != kNone) {
     uint32_t left = 0;
     if constexpr (Orders::kDropFirst) left = pages.drop_child(parent);
@@ -125,7 +127,6 @@ bool evict_page(typename Index::Pages &pages, Index &index, uint32_t page, uint3
     if constexpr (!Orders::kDropFirst) left = pages.drop_child(parent);
     if (left == 0) *exposed = parent;
   }
-  sink.evicted(page, r, reason);
   batch.page[batch.n] = page;
   batch.frame[batch.n] = d.frame.load(std::memory_order_relaxed);
   batch.stamp[batch.n] = r;

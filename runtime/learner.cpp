@@ -31,7 +31,7 @@ bool Learner::open(const PageTable<> &pages) noexcept {
   at = align_up(at, Ring::kAlignment);
   ring_ = Ring(reinterpret_cast<void *>(at));
   ring_.format();
-  ring_.poll(nullptr, 0);  // from here on records are kept
+  ring_.poll_nothing();  // from here on records are kept
   bytes_ = sizeof *this + seen_.capacity() * sizeof(SeenPage) + class_memory_.capacity() +
            ghosts_.bytes() + ring_memory_.capacity();
   return true;
@@ -39,9 +39,11 @@ bool Learner::open(const PageTable<> &pages) noexcept {
 
 bool Learner::run(Reclaimer &reclaimer) noexcept {
   if (!enter()) return false;
-  UseRecord record;
+  Ring::Words words;
+  uint64_t number = 0;
   // No more than were there: who comes here lends his thread for a while, not for good.
-  for (uint32_t i = 0; i < Ring::capacity() && ring_.poll(&record, 1) == 1; ++i) {
+  for (uint32_t i = 0; i < Ring::capacity() && ring_.poll(&words, &number); ++i) {
+    const UseRecord record = UseRecord::of(words);
     if (!collect(record)) {
       broken_.fetch_add(1, std::memory_order_relaxed);
       continue;

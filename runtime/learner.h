@@ -33,6 +33,7 @@
 // page and 24 a ghost, kGhosts of them a page, and 0.7 MB.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -49,18 +50,31 @@ namespace quire {
 
 // A chain was used.
 struct UseRecord {
-  uint64_t sequence = 0;
   uint32_t tail = 0;  // its last page
   uint32_t generation = 0;
   uint32_t pages = 0;
   uint32_t epoch = 0;
   uint8_t cls = 0;  // the caller's, 0 .. 7
+
+  std::array<uint64_t, 2> words() const noexcept {
+    return {uint64_t{tail} | uint64_t{pages} << 32,
+            uint64_t{epoch} | uint64_t{generation} << 32 | uint64_t{cls} << 56};
+  }
+  static UseRecord of(const std::array<uint64_t, 2> &w) noexcept {
+    UseRecord r;
+    r.tail = static_cast<uint32_t>(w[0]);
+    r.pages = static_cast<uint32_t>(w[0] >> 32);
+    r.epoch = static_cast<uint32_t>(w[1]);
+    r.generation = static_cast<uint32_t>(w[1] >> 32) & 0xffffff;
+    r.cls = static_cast<uint8_t>(w[1] >> 56);
+    return r;
+  }
 };
 
 struct LearnerCounts {
   uint64_t walked = 0;   // records
   uint64_t broken = 0;   // records whose chain was gone
-  uint64_t dropped = 0;  // records that found the ring full
+  uint64_t dropped = 0;  // records that were overwritten before they were walked
   uint64_t fits = 0;
   uint32_t classes = 0;  // known to the table
 };
@@ -90,7 +104,7 @@ class Learner {
   const PolicyTable &table() const noexcept { return model_.table(); }
 
   // By who pins the chain's last page.
-  void note(const UseRecord &record) noexcept { ring_.push(record); }
+  void note(const UseRecord &record) noexcept { ring_.push(record.words()); }
   // By who evicts the page.
   // relaxed: an estimate; the page's next life starts with this one or the walk's.
   void forget(uint32_t page) noexcept { class_[page].store(0, std::memory_order_relaxed); }
@@ -113,7 +127,7 @@ class Learner {
   }
   void leave() noexcept { owner_.store(0, std::memory_order_release); }
 
-  using Ring = BasicEventRing<StdAtomics, 4096, UseRecord>;
+  using Ring = BasicEventRing<StdAtomics, 4096, 2>;
   struct Link {
     uint32_t page;
     SeenPage seen;  // what was known of it

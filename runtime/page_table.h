@@ -253,6 +253,11 @@ class PageTable {
     assert(page < capacity_);
     return page_[page];
   }
+  // relaxed, both halves: of a page that the caller holds; or to be looked at again.
+  Key key(uint32_t page) const noexcept {
+    const Descriptor &d = (*this)[page];
+    return Key{d.key_lo.load(kRelaxed), d.key_hi.load(kRelaxed)};
+  }
   // The dense arrays, for scans.
   const atomic<uint32_t> *stamps() const noexcept { return stamp_; }
   const atomic<uint8_t> *tags() const noexcept { return tag_; }

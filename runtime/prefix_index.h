@@ -231,11 +231,28 @@ class PrefixIndex {
       // relaxed: while our page is in a valid slot, that slot does not change.
       if (bin.slot[slot].load(kRelaxed) != entry_of(key, page)) continue;
       // release: pairs with the acquire of header loads: who sees the parent's slot empty, sees
-      // that the child went before.
-      bin.header.fetch_and(~(uint64_t{3} << (2 * slot)), kRelease);
+      // that the child went before. seq_cst: as in commit().
+      bin.header.fetch_and(~(uint64_t{3} << (2 * slot)), kSeqCst);
       return true;
     }
     return false;
+  }
+
+  // f(page) for the pages that are here, live or dead, from place *at on, until f says false; moves
+  // *at on, to 0 at the end. Each page that is here throughout is met once. Not those that are
+  // visible and on their way in, which may yet find another one in their place. `page` is below the
+  // capacity; whether it is still what was here is for f to see.
+  template <class F>
+  void visit(uint64_t *at, F &&f) const noexcept {
+    for (uint64_t place = *at; place < uint64_t{bins_} * kPlaces; ++place) {
+      const Bin &bin = bin_[place / kPlaces];
+      const auto slot = static_cast<uint32_t>(place % kPlaces);
+      const uint32_t page = slot < kSlots ? page_in(bin, slot) : kNone;
+      if (page >= pages_.capacity() || f(page)) continue;
+      *at = place;
+      return;
+    }
+    *at = 0;
   }
 
   // ---- Many keys ------------------------------------------------------------------------------
@@ -337,6 +354,8 @@ class PrefixIndex {
 
  private:
   static constexpr std::memory_order kRelaxed = std::memory_order_relaxed;
+  static constexpr uint32_t kPlaces = 16;  // a bin, to a visitor: its slots and none
+  static constexpr std::memory_order kSeqCst = std::memory_order_seq_cst;
   static constexpr std::memory_order kAcquire = std::memory_order_acquire;
   static constexpr std::memory_order kRelease = std::memory_order_release;
 
@@ -469,11 +488,24 @@ class PrefixIndex {
       // Adding the claimed bit once more makes it the valid bit.
       const uint64_t next = header + claimed_bit(slot) + kVersionUnit;
       // release: pairs with the acquire of header loads: slot and page are ready. acquire where it
-      // fails: what it then sees is scanned.
-      if (bin.header.compare_exchange_weak(header, next, kRelease, kAcquire)) return true;
+      // fails: what it then sees is scanned. seq_cst: who commits looks next whether anybody follows
+      // the events; who starts to follow looks then which pages are here (visit()).
+      if (bin.header.compare_exchange_weak(header, next, kSeqCst, kAcquire)) return true;
     }
     scanned = header;
     return false;
+  }
+
+  // The page in a slot that is valid, or kNone.
+  static uint32_t page_in(const Bin &bin, uint32_t slot) noexcept {
+    for (;;) {
+      const uint64_t header = bin.header.load(kSeqCst);  // seq_cst: as in commit().
+      if ((header & valid_bit(slot)) == 0) return kNone;
+      // acquire: as in peek(): if the slot was filled anew, the header shows that it was claimed.
+      const uint32_t page = page_of(bin.slot[slot].load(kAcquire));
+      const uint64_t now = bin.header.load(kAcquire);
+      if (same_version(header, now) && (now & valid_bit(slot)) != 0) return page;
+    }
   }
 
   void give_up(Bin &bin, uint32_t slot, uint32_t page) noexcept {

@@ -49,6 +49,9 @@ class Segment {
   // As quire_namespace_next; false at the end.
   bool namespace_next(uint32_t *at, quire_namespace_record *out) const noexcept;
 
+  const Tables &tables() const noexcept { return *tables_; }
+  uint64_t now_ms() const noexcept { return source().now_ms; }
+
   bool alive() const noexcept { return region_alive(region_.header()); }
 
  private:

@@ -202,6 +202,7 @@ typedef struct quire_config {
    * faster */
   const char *segment;
   uint32_t device_ordinal; /* of several GPUs, in CUDA's numbering; default 0 */
+  uint32_t events; /* 1: page events are recorded from the start on (see quire_events_poll) */
 } quire_config;
 
 #define QUIRE_NO_TIMER UINT32_MAX
@@ -897,16 +898,62 @@ typedef struct quire_event {
   uint32_t kind;     /* quire_event_kind */
   uint32_t reason;   /* quire_evict_reason, of REMOVED */
   uint32_t index;    /* of the page in its chain */
-  uint64_t sequence; /* grows by one an event; a gap is what was dropped */
+  uint64_t sequence; /* grows by one an event; a gap is what was lost */
   uint64_t epoch;
   uint64_t owner; /* of the lease */
-  quire_key key;  /* of the page */
+  /* of a page: its key; its parent's, of a first page its namespace's root; its handle, which tells
+   * it from another of the same key; the number of its namespace; quire_tier */
+  quire_key key;
+  quire_key parent;
+  quire_page page;
+  uint32_t space;
+  uint32_t tier;
 } quire_event;
 
-/* Up to *n events, oldest first; *n out: how many. The stream is bounded: when nobody polls, new
- * events are dropped and counted. The first poll starts it. Lock-free. events[0].size gives the
- * size of each. */
+/* Up to *n events, oldest first; *n out: how many. The stream is bounded: it keeps the last 4096
+ * events; those that nobody had polled by then are lost, and counted (events_dropped_total). All
+ * polls share one place in it: each event goes to one of them. The first poll starts the stream, or
+ * config.events. Lock-free; stops nobody who publishes or evicts. events[0].size gives the size of
+ * each. */
 QUIRE_API quire_status quire_events_poll(quire_cache *c, quire_event *events, size_t *n);
+
+/* The same for a reader with a place of its own; there may be any number of them. *cursor = 0
+ * begins: it becomes the number of the next event, none is given, and the stream is started.
+ * *lost (or NULL) grows by the events that were overwritten before they were read.
+ *
+ * To hold the same picture as the cache, a router
+ *   1. begins: cursor = 0, quire_events_read;
+ *   2. lists the pages that are published, with quire_published_next, into a map by page handle;
+ *   3. reads events: STORED puts the page into the map, where it may be already, REMOVED takes it
+ *      out, where it may not be. Whenever it has read all there are, the map is what the cache has;
+ *   4. begins again with an empty map when *lost has grown.
+ * Two pages of one key may be in the map for a while: one dead, one alive. A key is cached while any
+ * of its pages is. Of a chain, children are removed before their parents. */
+QUIRE_API quire_status quire_events_read(quire_cache *c, uint64_t *cursor, quire_event *events,
+                                         size_t *n, uint64_t *lost);
+
+/* A published page. */
+typedef struct quire_published {
+  uint32_t size;
+  uint32_t index; /* in its chain */
+  quire_page page;
+  quire_key key;
+  quire_key parent; /* as in quire_event */
+  uint32_t space;   /* number of its namespace */
+  uint32_t tier;    /* quire_tier */
+  uint32_t flags;   /* QUIRE_PAGE_DEAD */
+  uint32_t references;
+  uint32_t children;
+  uint32_t reserved;
+  uint64_t age_epochs; /* since its last stamp */
+} quire_published;
+
+/* Published pages, up to *n of them; *n out: how many. *at = 0 starts; it is where to go on, 0 at
+ * the end. Each page that is there throughout the walk is listed once; pages that come or go
+ * meanwhile may be or not, as events will tell. out[0].size gives the size of each. Cost: O(pages)
+ * for all. */
+QUIRE_API quire_status quire_published_next(quire_cache *c, uint64_t *at, quire_published *out,
+                                            size_t *n);
 
 /* ---- looking in from outside ----------------------------------------------------------------- */
 
@@ -945,6 +992,13 @@ QUIRE_API quire_status quire_segment_lease_next(quire_segment *s, quire_lease *l
                                                 quire_lease_record *out);
 QUIRE_API quire_status quire_segment_namespace_next(quire_segment *s, uint32_t *at,
                                                     quire_namespace_record *out);
+/* As quire_events_read and quire_published_next, but that nothing can be started from here: until
+ * the engine polls, reads or was opened with config.events, there are no events. Handles in both are
+ * of no cache: they tell pages apart. */
+QUIRE_API quire_status quire_segment_events(quire_segment *s, uint64_t *cursor, quire_event *events,
+                                            size_t *n, uint64_t *lost);
+QUIRE_API quire_status quire_segment_published_next(quire_segment *s, uint64_t *at,
+                                                    quire_published *out, size_t *n);
 
 /* Frames and tokens that fit a budget, for planning; needs no cache. config: geometry, format,
  * device_bytes, open_pages. */

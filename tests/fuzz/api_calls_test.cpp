@@ -403,11 +403,16 @@ class Walk {
     events[0] = sized<quire_event>(random_);
     if (events[0].size > sizeof(quire_event)) events[0].size = 0;
     size_t n = random_.below(9);
+    quire_published pages[8];
+    pages[0] = sized<quire_published>(random_);
+    if (pages[0].size > sizeof(quire_published)) pages[0].size = 0;
+    uint64_t cursor = random_.chance(64) ? random_.number() : random_.below(100);
+    uint64_t place = random_.chance(64) ? random_.number() : random_.below(100), lost = 0;
     std::vector<char> text(1 << 15);
     size_t bytes = random_.below(static_cast<uint32_t>(text.size()));
     auto stats = sized<quire_stats>(random_);
     now_ms_ += random_.chance(128) ? 0 : random_.below(6);
-    switch (random_.below(10)) {
+    switch (random_.below(12)) {
       case 0:
         called(quire_stream_add(cache_, stream(), random_.chance(8) ? 1 : 0, random_.below(3)),
                "stream_add");
@@ -417,6 +422,14 @@ class Walk {
         break;
       case 2:
         called(quire_events_poll(cache_, events, &n), "events_poll");
+        break;
+      case 7:
+        called(
+            quire_events_read(cache_, &cursor, events, &n, random_.chance(128) ? &lost : nullptr),
+            "events_read");
+        break;
+      case 8:
+        called(quire_published_next(cache_, &place, pages, &n), "published_next");
         break;
       case 3:
         called(quire_stats_get(cache_, &stats), "stats_get");

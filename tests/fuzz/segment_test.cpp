@@ -207,6 +207,32 @@ quire_status exercise(const std::string &name, const std::string &round, Between
     must(quire_segment_lease_next(segment, &at, &lease));
     BOOST_REQUIRE_MESSAGE(++leases <= 1000, round << ": a walk of leases without end");
   } while (at != 0);
+  quire_event events[8] = {};
+  quire_published pages[8] = {};
+  events[0].size = sizeof events[0];
+  pages[0].size = sizeof pages[0];
+  for (uint64_t cursor : {uint64_t{0}, uint64_t{1}, uint64_t{77}, UINT64_MAX}) {
+    uint64_t lost = 0;
+    for (int i = 0; i < 4; ++i) {
+      size_t n = std::size(events);
+      must(quire_segment_events(segment, &cursor, events, &n, &lost));
+    }
+  }
+  for (uint64_t place : {uint64_t{0}, UINT64_MAX}) {
+    for (int i = 0; i < 64; ++i) {
+      size_t n = std::size(pages);
+      must(quire_segment_published_next(segment, &place, pages, &n));
+      if (place == 0) break;
+    }
+  }
+  quire_namespace_record space;
+  QUIRE_INIT(&space);
+  for (uint32_t place : {0u, UINT32_MAX, 3u}) {
+    for (int i = 0; i < 64; ++i) {
+      must(quire_segment_namespace_next(segment, &place, &space));
+      if (place == 0) break;
+    }
+  }
   must(quire_segment_detach(segment));
   return QUIRE_OK;
 }

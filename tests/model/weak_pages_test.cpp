@@ -497,6 +497,55 @@ void parent_gone_child_gone(Scheduler &s) {
   world.check_at_rest();
 }
 
+// Who publishes or evicts and finds nobody following: then whoever starts to follow, and looks
+// through the index, finds it done.
+void followers(Scheduler &s, bool evicts) {
+  Pages world(2);
+  const uint32_t first = evicts ? world.publish(0) : kNone;
+  WeakAtomics::atomic<uint32_t> started;
+  started.store(0, std::memory_order_relaxed);
+  bool told = false, listed = false;
+  s.spawn([&] {
+    if (evicts) {
+      require(world.evict(first), "not evicted");
+    } else {
+      world.publish(0, kNone, true);
+    }
+    told = started.load(std::memory_order_seq_cst) != 0;
+  });
+  s.spawn([&] {
+    started.store(1, std::memory_order_seq_cst);
+    uint64_t at = 0;
+    world.index.visit(&at, [&](uint32_t page) {
+      listed |= world.table.view(page).state == PageState::kVisible &&
+                world.table.key(page) == weak_key(0);
+      return true;
+    });
+  });
+  s.run();
+  require(told || listed != evicts, "neither told nor seen");
+}
+
+// A page that did not get in is in no list.
+void visitor_of_two_publishers(Scheduler &s) {
+  Pages world(2);
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&] { world.publish(0); });
+  }
+  uint32_t listed = kNone;
+  s.spawn([&] {
+    uint64_t at = 0;
+    world.index.visit(&at, [&](uint32_t page) {
+      require(listed == kNone, "one key, two pages");
+      listed = page;
+      return true;
+    });
+  });
+  s.run();
+  require(listed == kNone || world.index.peek(weak_key(0)) == listed,
+          "a page was listed that never got in");
+}
+
 // The leaf bit ends as the state word says, and the class beside it is not lost.
 void leaf_bits(Scheduler &s) {
   Pages world(1);
@@ -611,6 +660,9 @@ std::vector<ModelCase> cases() {
       {"publish under parent", {3, 2}, publish_under_parent},
       {"monotone presence", {2, 2}, monotone_presence},
       {"parent gone, child gone", {1, 5}, parent_gone_child_gone},
+      {"followers of a publish", {3, 3}, [](Scheduler &s) { followers(s, false); }},
+      {"followers of an eviction", {3, 3}, [](Scheduler &s) { followers(s, true); }},
+      {"a visitor of two publishers", {2, 2}, visitor_of_two_publishers},
       {"leaf bits", {3, 2}, leaf_bits},
       {"leaf bit of a parent", {3, 3}, leaf_bit_of_a_parent},
       {"leaf bit of a victim", {3, 3}, leaf_bit_of_a_victim},

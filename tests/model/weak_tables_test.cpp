@@ -175,26 +175,31 @@ void looker(Scheduler &s) {
   world.check_at_rest(1);
 }
 
-using Ring = BasicEventRing<WeakAtomics, 2>;
+using Ring = BasicEventRing<WeakAtomics, 2, 2>;
 
 struct RingWorld {
   RingWorld() : memory(memory_of(Ring::bytes())), ring(memory.get()) {
     ring.format();
-    ring.poll(nullptr, 0);
+    ring.poll_nothing();
     numbers.reserve(64);
   }
   void push(uint64_t owner) {
-    EventRecord record;
-    record.owner = owner;
-    record.epoch = ~owner;
-    ring.push(record);
+    ring.push({owner, ~owner});
     ++pushed;
   }
   bool poll() {
-    EventRecord record;
-    if (ring.poll(&record, 1) == 0) return false;
-    require(record.epoch == ~record.owner, "a record in pieces");
-    numbers.push_back(record.sequence);
+    Ring::Words record;
+    uint64_t number = 0;
+    if (!ring.poll(&record, &number)) return false;
+    require(record[1] == ~record[0], "a record in pieces");
+    numbers.push_back(number);
+    return true;
+  }
+  bool read(uint64_t *place) {
+    Ring::Words record;
+    uint64_t lost = 0;
+    if (!ring.read(place, &record, &lost)) return false;
+    require(record[1] == ~record[0], "a record in pieces");
     return true;
   }
   void check_at_rest() {
@@ -235,6 +240,87 @@ void pushes_and_polls(Scheduler &s, uint32_t pushers, uint32_t pollers, int roun
   world.check_at_rest();
 }
 
+// Laps: what a reader copies is overwritten under its hands.
+void pushes_and_a_reader(Scheduler &s, uint32_t pushers, int rounds) {
+  RingWorld world;
+  world.push(7);
+  for (uint32_t t = 0; t < pushers; ++t) {
+    s.spawn([&world, t, rounds] {
+      for (int i = 0; i < rounds; ++i) world.push(t * 10 + static_cast<uint32_t>(i));
+    });
+  }
+  s.spawn([&world, rounds] {
+    uint64_t place = 1;
+    for (int i = 0; i < rounds; ++i) world.read(&place);
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// Polls that fall behind: what either passes over is counted.
+void polls_that_lose(Scheduler &s) {
+  RingWorld world;
+  for (uint64_t i = 0; i < 4; ++i) world.push(i);
+  s.spawn([&world] {
+    for (uint64_t i = 10; i < 14; ++i) world.push(i);
+  });
+  for (int t = 0; t < 2; ++t) {
+    s.spawn([&world] {
+      world.poll();
+      world.poll();
+    });
+  }
+  s.run();
+  world.check_at_rest();
+}
+
+// Who begins sees what was done before the events that it will not read.
+void a_reader_begins(Scheduler &s) {
+  RingWorld world;
+  WeakAtomics::atomic<uint64_t> deeds[2];
+  for (auto &deed : deeds) deed.store(0, std::memory_order_relaxed);
+  for (auto &deed : deeds) {
+    s.spawn([&world, &deed] {
+      deed.store(1, std::memory_order_relaxed);
+      world.push(1);
+    });
+  }
+  s.spawn([&world, &deeds] {
+    const uint64_t place = world.ring.begin();
+    const uint64_t seen =
+        deeds[0].load(std::memory_order_relaxed) + deeds[1].load(std::memory_order_relaxed);
+    require(seen >= place - 1, "an event was taken for known whose deed is not seen");
+  });
+  s.run();
+  world.check_at_rest();
+}
+
+// Who does something and finds nobody following: then whoever starts to follow finds it done.
+void a_reader_starts(Scheduler &s) {
+  const Memory memory = memory_of(Ring::bytes());
+  Ring ring(memory.get());
+  ring.format();
+  WeakAtomics::atomic<uint64_t> deed;
+  deed.store(0, std::memory_order_relaxed);
+  bool told = false;
+  uint64_t seen = 2, from = 0;
+  s.spawn([&] {
+    deed.fetch_add(1, std::memory_order_seq_cst);  // as the index's commit
+    told = ring.push({1, ~uint64_t{1}});
+  });
+  s.spawn([&] {
+    ring.start();
+    from = ring.begin();
+    seen = deed.load(std::memory_order_seq_cst);  // as PrefixIndex::holds()
+  });
+  s.run();
+  uint64_t lost = 0;
+  Ring::Words record;
+  const bool read = ring.read(&from, &record, &lost);
+  require(told || seen == 1, "neither told nor seen");
+  require(read || seen == 1, "neither read nor seen");
+}
+
 std::vector<ModelCase> cases() {
   return {
       {"verbs of one slot", {2, 2}, verbs_of_one_slot},
@@ -245,6 +331,11 @@ std::vector<ModelCase> cases() {
       {"a push and a poll", {3, 3}, [](Scheduler &s) { pushes_and_polls(s, 1, 1, 3); }},
       {"two pushes and a poll", {2, 2}, [](Scheduler &s) { pushes_and_polls(s, 2, 1, 2); }},
       {"a push and two polls", {2, 2}, [](Scheduler &s) { pushes_and_polls(s, 1, 2, 2); }},
+      {"a push and a reader", {3, 3}, [](Scheduler &s) { pushes_and_a_reader(s, 1, 3); }},
+      {"two pushes and a reader", {2, 2}, [](Scheduler &s) { pushes_and_a_reader(s, 2, 3); }},
+      {"polls that lose", {3, 0}, polls_that_lose},
+      {"a reader begins", {3, 3}, a_reader_begins},
+      {"a reader starts", {3, 3}, a_reader_starts},
   };
 }
 

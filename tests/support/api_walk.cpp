@@ -357,6 +357,22 @@ void ApiWalk::follow_events() {
       expect(e.sequence == ++last_event_, "events: a gap in the numbers");
       expect(e.epoch <= oracle_.epoch, "events: of an epoch to come");
       const auto key = std::make_pair(e.key.lo, e.key.hi);
+      if (e.kind != QUIRE_EVENT_LEASE_LATE) {
+        expect(e.tier == QUIRE_TIER_DEVICE && e.page != 0, "events: tier or page");
+        if (e.kind == QUIRE_EVENT_STORED) {
+          expect(told_.emplace(e.page, e.parent).second, "events: a page was stored twice");
+        } else {
+          const auto told = told_.find(e.page);
+          expect(told != told_.end() && same_key(told->second, e.parent),
+                 "events: a page was removed that was not stored so");
+          told_.erase(told);
+          // Of a chain, the end goes first.
+          for (const auto &[page, parent] : told_) {
+            expect(!same_key(parent, e.key) || listed_[key] > 1,
+                   "events: a page was removed before its child");
+          }
+        }
+      }
       switch (e.kind) {
         case QUIRE_EVENT_STORED:
           ++listed_[key];
@@ -379,7 +395,13 @@ void ApiWalk::follow_events() {
     const auto at = listed.find({page.key.lo, page.key.hi});
     expect(at != listed.end(), "events: a page is there that was not stored");
     if (--at->second == 0) listed.erase(at);
+    const auto told = told_.find(handle);
+    expect(told != told_.end(), "events: a page is there that was not stored, by its handle");
+    const quire_key &parent =
+        page.parent == 0 ? roots_[page.space] : oracle_.published.at(page.parent).key;
+    expect(same_key(told->second, parent), "events: another parent's key");
   }
+  expect(told_.size() == oracle_.published.size(), "events: pages, by their handles");
   expect(listed.empty(), "events: a page is gone that was not removed");
 }
 

@@ -167,6 +167,7 @@ class ApiWalk {
   bool verifies_ = false;
   uint64_t mismatches_ = 0;
   std::map<std::pair<uint64_t, uint64_t>, uint32_t> listed_;  // keys, by what events told
+  std::map<quire_page, quire_key> told_;  // pages, by what events told, and their parents' keys
   uint64_t last_event_ = 0, late_ = 0, removed_[6] = {};
   std::deque<std::string> history_;
   uint32_t page_tokens_ = 16;

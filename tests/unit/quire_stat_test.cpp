@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -105,6 +106,37 @@ BOOST_FIXTURE_TEST_CASE(dump_as_json_and_for_prometheus_is_the_librarys_text, Fi
   BOOST_TEST(has(prometheus.out,
                  "# TYPE quire_kv_cache_usage_ratio gauge\nquire_kv_cache_usage_ratio 0.25\n"));
   BOOST_TEST(run("dump --json --prometheus " + name).exit == 2);
+}
+
+BOOST_AUTO_TEST_CASE(events_are_followed_from_outside_and_losses_told) {
+  const std::string name = "quire-stat-events." + std::to_string(::getpid());
+  quire_cache *cache = open_small(name, ",events=1");
+  must(quire_release(cache, publish_chain(cache, 1, 3), nullptr));
+  must(quire_release(cache, publish_chain(cache, 2, 2), nullptr));
+  const Result text = run("events --past --count 5 " + name);
+  BOOST_TEST(text.exit == 0);
+  BOOST_TEST(fits_80_columns(text.out), text.out);
+  BOOST_TEST(std::count(text.out.begin(), text.out.end(), '\n') == 5);
+  BOOST_TEST(has(text.out, "stored"));
+  const Result as_json = run("events --json --past --count 5 " + name);
+  std::istringstream lines(as_json.out);
+  uint64_t number = 0;
+  std::string key, line;
+  while (std::getline(lines, line)) {
+    const json row = json::parse(line);
+    BOOST_TEST(row.at("sequence") == ++number);
+    BOOST_TEST(row.at("kind") == "stored");
+    BOOST_TEST(row.at("tier") == "device");
+    if (row.at("index") != 0) BOOST_TEST(row.at("parent") == key);
+    key = row.at("key").get<std::string>();
+  }
+  BOOST_TEST(number == 5U);
+  for (uint32_t i = 0; i < 3000; ++i) {
+    must(quire_release(cache, publish_chain(cache, 10 + i, 1), nullptr));
+  }
+  const Result late = run("events --past --count 1 " + name);
+  BOOST_TEST(has(late.out, "events lost"), late.out);
+  BOOST_TEST(quire_close(cache) == QUIRE_OK);
 }
 
 BOOST_FIXTURE_TEST_CASE(leases_are_listed_most_urgent_first, Fixture) {

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "dump.h"
+#include "follow.h"
 #include "plan.h"
 #include "segment.h"
 #include "units.h"
@@ -26,6 +27,8 @@ NAME is what `quire-stat list` shows; it may be left out when there is one only.
   quire-stat list                      caches of this machine, running or dead
   quire-stat dump                      everything on one screen
   quire-stat dump --prometheus         the same for a scraper
+  quire-stat events --json             what is stored and removed, as it happens; the engine polls
+                                       events itself or was opened with events=1
   quire-stat check NAME                is a dead engine's metadata sound?
   quire-stat plan --layers 32 --kv-heads 8 --head-dim 128 --budget 24GiB
 
@@ -38,6 +41,7 @@ struct Arguments {
   bool all = false;
   PlanArguments plan;
   WatchArguments watch;
+  FollowArguments follow;
 };
 
 void print(const std::string &text) {
@@ -159,6 +163,10 @@ int run(int argc, char **argv) {
   auto *l = with_name(app.add_subcommand("leases", "Who holds what; the most urgent first"));
   l->add_flag("--json", a.json, "As JSON");
   l->add_flag("--all", a.all, "All of them, not 40");
+  auto *f = with_name(app.add_subcommand("events", "Pages that come and go, one a line"));
+  f->add_flag("--json", a.follow.json, "A line of JSON an event");
+  f->add_flag("--past", a.follow.past, "Begin with the oldest that are still there");
+  f->add_option("--count", a.follow.count, "Stop after so many; default: go on");
   with_name(app.add_subcommand("check", "Asserts every invariant of the metadata"));
   add_plan(app, &a);
   app.add_subcommand("remove", "Removes what a dead process left")
@@ -175,6 +183,10 @@ int run(int argc, char **argv) {
   if (command == "leases") return leases(a);
   if (command == "check") return check(a);
   if (command == "remove") return remove(a);
+  if (command == "events") {
+    a.follow.name = pick_segment(a.name);
+    return follow(a.follow);
+  }
   if (command == "watch") {
     a.watch.name = pick_segment(a.name);
     return watch(a.watch);

@@ -93,6 +93,15 @@ std::string Segment::check() const {
   return quire_last_error();
 }
 
+std::vector<quire_event> Segment::events(uint64_t *cursor, uint64_t *lost) const {
+  std::vector<quire_event> events(256);
+  QUIRE_INIT(&events[0]);
+  size_t n = events.size();
+  must(quire_segment_events(segment_, cursor, events.data(), &n, lost));
+  events.resize(n);
+  return events;
+}
+
 std::vector<quire_lease_record> Segment::leases() const {
   std::vector<quire_lease_record> leases;
   quire_lease at = 0;

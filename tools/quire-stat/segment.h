@@ -43,6 +43,8 @@ class Segment {
   // "" where all is well, else the first violation.
   std::string check() const;
   std::vector<quire_lease_record> leases() const;
+  // The next events from *cursor on, as quire_segment_events; adds to *lost.
+  std::vector<quire_event> events(uint64_t *cursor, uint64_t *lost) const;
 
  private:
   quire_segment *segment_ = nullptr;
