@@ -42,7 +42,7 @@ std::string text_line(const quire_event &e) {
                        e.owner);
   }
   return fmt::format("{:>10} {:<8} {:<8}{:<10}{:>5} {} space {}\n", e.sequence, e.epoch,
-                     kind_name(e), reason_name(e), e.index, hex(e.key), e.space);
+                     kind_name(e), reason_name(e), e.index, hex(e.key).substr(16), e.space);
 }
 
 std::string json_line(const quire_event &e) {
