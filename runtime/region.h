@@ -66,7 +66,7 @@ inline constexpr uint32_t kParts = static_cast<uint32_t>(Part::kTokens) + 1;
 
 struct RegionHeader {
   static constexpr uint64_t kMagic = 0x31524745'52495551;  // "QUIREGR1", little endian
-  static constexpr uint32_t kVersion = 3;                  // of everything in the region
+  static constexpr uint32_t kVersion = 4;                  // of everything in the region
 
   std::atomic<uint64_t> magic;
   uint32_t version;
