@@ -99,8 +99,13 @@ uint64_t sum_words(const uint8_t *bytes, size_t words, uint64_t first) {
     sum = hn::Add(sum, hn::Xor(mixed, hn::ShiftRight<32>(mixed)));
     place = hn::Add(place, stride);
   }
-  const uint64_t vectors = hn::GetLane(hn::SumOfLanes(d, sum)) * QUIRE_CHECKSUM_MIX;
-  return vectors + scalar::sum_words(bytes + i * sizeof(uint64_t), words - i, first + i);
+  // Lane by lane: a sum over lanes of AVX-512 is one of signed numbers, which must not wrap.
+  HWY_ALIGN uint64_t lanes[kWords];
+  hn::Store(sum, d, lanes);
+  uint64_t vectors = 0;
+  for (const uint64_t lane : lanes) vectors += lane;
+  return vectors * QUIRE_CHECKSUM_MIX +
+         scalar::sum_words(bytes + i * sizeof(uint64_t), words - i, first + i);
 }
 
 uint64_t count_nonfinite(const float *x, size_t n) {

@@ -14,7 +14,7 @@
 //               sequences that share it (a page published while shared keeps them in the count)
 //   state       kPrivate -> kVisible -> kEvicting -> kPrivate: a page is private while nobody can find
 //               it, be it that somebody has it or that its number is in the pool
-//   busy        a verb works on this private page: others are refused
+//   busy        a verb works on this private page, or a sequence has it: others are refused
 //   generation  life of the page number: it tells a stale handle; wraps. A life ends where the page
 //               is given up, so a number in the pool has the generation of its next life, of which
 //               there is no handle yet. Hence taking a number changes nothing here, and giving one
@@ -73,7 +73,8 @@
 // that life.) begin_evict decides; the hint only finds.
 //
 // Invariants at rest (validate()):
-//   private:  not busy; with its number in the pool: ref = 0, children = 0
+//   private:  busy only as a sequence's; with its number in the pool: not busy, ref = 0,
+//             children = 0
 //   visible:  children >= visible pages whose parent it is; a parent is visible
 //   leaf bit: set <=> visible and children = 0
 //   no page is evicting
@@ -591,7 +592,8 @@ class PageTable {
     for (uint32_t i = 0; i < capacity_; ++i) {
       const uint64_t m = meta(i).load(kAcquire);
       const PageState state = M::state(m);
-      if (state > PageState::kVisible || (m & M::kBusy) != 0) return false;
+      if (state > PageState::kVisible) return false;
+      if ((m & M::kBusy) != 0 && state != PageState::kPrivate) return false;
       if (leaf_hint(i) != M::leaf(m)) return false;
       if (state != PageState::kVisible) continue;
       const uint32_t parent = page_[i].parent.load(kRelaxed);

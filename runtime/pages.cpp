@@ -3,7 +3,8 @@
 //
 // A verb on private pages claims each of them first, by the busy bit of its state word, and works
 // only when it has them all: so a handle that is stale, published, named twice or in the hands of
-// another call is found before anything has changed, and two verbs never work on one page.
+// another call is found before anything has changed, and two verbs never work on one page. A
+// sequence claims its pages for as long as they are private: nobody else has a say in them.
 //
 // Where the verb is to free the page, the claim and the end of its life are one step, which can be
 // taken back until its number is in the pool (PageTable::give_up). quire_free() looks at all
@@ -42,7 +43,7 @@ Status refused(Hold hold, uint32_t page) noexcept {
     case Hold::kHeld:
       return Status::kOk;
     case Hold::kBusy:
-      return set_error(Status::kBusy, "another call is working on page %u", page);
+      return set_error(Status::kBusy, "a sequence has page %u, or another call works on it", page);
     case Hold::kPublished:
       return set_error(Status::kInvalid, "page %u is published", page);
     case Hold::kStale:

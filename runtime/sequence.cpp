@@ -96,7 +96,17 @@ void Sequences::drop_share(uint32_t page) noexcept {
 
 Status Sequences::take_pages(const Sequence &s, FrameClass c, uint32_t n, uint32_t stream_slot,
                              uint32_t index, uint32_t *out) noexcept {
-  return cache_.take_pages(c, n, stream_slot, index, cache_.space_of(to_key(s.root)), out);
+  const uint32_t space = cache_.space_of(to_key(s.root));
+  if (const Status status = cache_.take_pages(c, n, stream_slot, index, space, out);
+      status != Status::kOk) {
+    return status;
+  }
+  PageTable<> &pages = cache_.tables().pages;
+  for (uint32_t i = 0; i < n; ++i) {
+    // Ours until it is published or freed. Nobody has a handle of this life yet.
+    static_cast<void>(pages.hold(out[i], pages.generation(out[i])));
+  }
+  return Status::kOk;
 }
 
 Status Sequences::copy_page(const Sequence &s, uint32_t i, bool decode, Stream stream,
@@ -360,7 +370,10 @@ void Sequences::publish(Sequence &s, Handle lease, uint32_t first, uint32_t last
     }
     s.chain = i + 1;
     ++published;
-    if (!found) continue;
+    if (!found) {
+      c.tables().pages.unhold(page);
+      continue;
+    }
     ++duplicate;
     drop_share(page);
     s.pages[i] = tail;

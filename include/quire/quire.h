@@ -449,7 +449,8 @@ QUIRE_API quire_status quire_alloc(quire_cache *c, uint32_t n, const quire_alloc
                                    quire_page *pages);
 
 /* Gives private pages back, all or nothing: QUIRE_E_STALE (which) frees none; QUIRE_E_INVALID:
- * published, or named twice; QUIRE_E_BUSY: another call works on one of them. */
+ * published, or named twice; QUIRE_E_BUSY: another call works on one of them, or a sequence has
+ * it. */
 QUIRE_API quire_status quire_free(quire_cache *c, const quire_page *pages, uint32_t n);
 
 /* Encodes full, open, private pages into the cache's format, on `stream` (NULL: now); they keep

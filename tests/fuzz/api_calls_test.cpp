@@ -154,9 +154,7 @@ class Walk {
     const uint64_t handle =
         from[from.size() - 1 -
              random_.below(static_cast<uint32_t>(std::min<size_t>(from.size(), 4)))];
-    // Not in the lowest bits: that would be the handle of another page, a sequence's perhaps, and
-    // right. Such a forgery is not told from the real one.
-    return random_.chance(4) ? handle ^ uint64_t { 1 } << (8 + random_.below(56)) : handle;
+    return random_.chance(4) ? handle ^ uint64_t { 1 } << random_.below(64) : handle;
   }
   void keep(std::vector<uint64_t> &in, uint64_t handle) {
     if (in.size() >= kKept && &in != &pages_) in.erase(in.begin());

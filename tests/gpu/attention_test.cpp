@@ -25,7 +25,7 @@ class DeviceBytes {
  public:
   DeviceBytes(const void *from, size_t bytes) : bytes_(bytes) {
     check_cuda(cudaMalloc(&memory_, bytes + 256));
-    if (from != nullptr) check_cuda(cudaMemcpy(memory_, from, bytes, cudaMemcpyHostToDevice));
+    if (from != nullptr) upload(from);
   }
   template <class T>
   explicit DeviceBytes(const std::vector<T> &from)
@@ -33,9 +33,14 @@ class DeviceBytes {
   DeviceBytes(const DeviceBytes &) = delete;
   ~DeviceBytes() { cudaFree(memory_); }
 
-  void fill(int byte) { check_cuda(cudaMemset(memory_, byte, bytes_)); }
+  // Both wait: the default stream is not ordered with one that does not block.
+  void fill(int byte) {
+    check_cuda(cudaMemset(memory_, byte, bytes_));
+    check_cuda(cudaStreamSynchronize(cudaStreamLegacy));
+  }
   void upload(const void *from) {
     check_cuda(cudaMemcpy(memory_, from, bytes_, cudaMemcpyHostToDevice));
+    check_cuda(cudaStreamSynchronize(cudaStreamLegacy));
   }
   void download(void *to) const {
     check_cuda(cudaMemcpy(to, memory_, bytes_, cudaMemcpyDeviceToHost));

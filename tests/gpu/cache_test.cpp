@@ -78,6 +78,7 @@ class Side {
     T *const at = array<T>(from.size());
     if (gpu_) {
       QUIRE_CUDA_OK(cudaMemcpy(at, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
+      settle_default_stream();
     } else {
       std::memcpy(at, from.data(), from.size() * sizeof(T));
     }
@@ -89,6 +90,7 @@ class Side {
     if (gpu_) {
       QUIRE_CUDA_OK(cudaMalloc(&at, n * sizeof(T)));
       QUIRE_CUDA_OK(cudaMemset(at, 0xEE, n * sizeof(T)));
+      settle_default_stream();
     } else {
       host_.push_back(std::make_unique<std::byte[]>(n * sizeof(T) + 64));
       std::memset(host_.back().get(), 0xEE, n * sizeof(T) + 64);
@@ -500,6 +502,7 @@ BOOST_AUTO_TEST_CASE(a_captured_step_does_when_replayed_what_it_does_when_launch
     QUIRE_CUDA_OK(cudaMemcpy(k, keys.data(), n * 2, cudaMemcpyHostToDevice));
     QUIRE_CUDA_OK(cudaMemcpy(v, rows.data(), n * 2, cudaMemcpyHostToDevice));
     QUIRE_CUDA_OK(cudaMemcpy(device_table, &entry, sizeof entry, cudaMemcpyHostToDevice));
+    settle_default_stream();
   };
   const auto cuda_stream = static_cast<cudaStream_t>(s.stream);
   // Captured with the page's seal in it; replayed on three inputs.
@@ -522,6 +525,7 @@ BOOST_AUTO_TEST_CASE(a_captured_step_does_when_replayed_what_it_does_when_launch
     const std::vector<uint8_t> encoded = s.frame(sealed);
     give(keys, rows, table[1]);
     QUIRE_CUDA_OK(cudaMemset(out, 0xEE, q.size() * 4));
+    settle_default_stream();
     step(0);
     QUIRE_CUDA_OK(cudaStreamSynchronize(cuda_stream));
     BOOST_TEST(replayed == s.read(out, q.size()), boost::test_tools::per_element());

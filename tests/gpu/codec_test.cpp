@@ -27,11 +27,13 @@ struct Gpu : Backend {
     void *p = nullptr;
     QUIRE_CUDA_OK(cudaMalloc(&p, bytes + 16));
     QUIRE_CUDA_OK(cudaMemset(p, 0xEE, bytes + 16));
+    settle_default_stream();
     blocks.push_back(p);
     return p;
   }
   void up(void *to, const void *from, size_t bytes) override {
     QUIRE_CUDA_OK(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
+    settle_default_stream();
   }
   void down(void *to, const void *from, size_t bytes) override {
     QUIRE_CUDA_OK(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));

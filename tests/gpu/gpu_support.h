@@ -30,6 +30,12 @@ inline int gpu_main(int argc, char **argv) {
   return boost::unit_test::unit_test_main([] { return true; }, argc, argv);
 }
 
+// Clears and copies from pageable memory may still be under way when they return, on the default
+// stream, which streams that do not block are not ordered with: so they are waited for.
+inline void settle_default_stream() {
+  QUIRE_CUDA_OK(cudaStreamSynchronize(cudaStreamLegacy));
+}
+
 // Device memory that is filled with bytes nobody wrote.
 template <class T>
 class DeviceArray {
@@ -37,9 +43,11 @@ class DeviceArray {
   explicit DeviceArray(size_t n) : n_(n) {
     QUIRE_CUDA_OK(cudaMalloc(&data_, bytes()));
     QUIRE_CUDA_OK(cudaMemset(data_, 0xEE, bytes()));
+    settle_default_stream();
   }
   explicit DeviceArray(const std::vector<T> &from) : DeviceArray(from.size()) {
     QUIRE_CUDA_OK(cudaMemcpy(data_, from.data(), bytes(), cudaMemcpyHostToDevice));
+    settle_default_stream();
   }
   ~DeviceArray() { cudaFree(data_); }
   DeviceArray(const DeviceArray &) = delete;

@@ -24,7 +24,7 @@ template <uint32_t kSlots>
 struct World {
   using Ring = BasicEventRing<ModelAtomics, kSlots, 2>;
   struct Free {
-    void operator()(void *memory) const { std::free(memory); }
+    void operator()(void *at) const { std::free(at); }
   };
 
   World() : memory(std::aligned_alloc(64, align_up(Ring::bytes(), 64))), ring(memory.get()) {

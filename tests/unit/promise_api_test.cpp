@@ -112,6 +112,53 @@ BOOST_AUTO_TEST_CASE(promise_4_double_frees_and_old_and_foreign_handles_change_n
   QUIRE_OK_OR_DIE(quire_free(other.cache, &foreign, 1));
 }
 
+// Nobody is given handles of a sequence's private pages. Made up, they are refused: the sequence has
+// those pages until it publishes or frees them.
+BOOST_AUTO_TEST_CASE(promise_4_a_sequence_s_pages_are_nobody_else_s) {
+  ApiFixture f(small_config("format=nf4,device_pages=16,open_pages=4"));
+  const auto keys = f.keys_of(9, 1);
+  quire_page mine;
+  QUIRE_OK_OR_DIE(f.alloc(1, 0, &mine));
+  quire_seq seq, fork;
+  std::vector<uint32_t> tokens(40, 7);
+  std::vector<int64_t> slots(tokens.size());
+  const auto options = sized_struct<quire_seq_options>();
+  QUIRE_OK_OR_DIE(quire_seq_open(f.cache, &f.root, tokens.data(), 1, &options, nullptr, &seq));
+  QUIRE_OK_OR_DIE(quire_seq_append(f.cache, seq, 40, nullptr, slots.data()));
+  const auto refused = [&] {
+    const quire_lease lease = f.acquire({keys[0]});
+    size_t busy = 0;
+    for (uint64_t index = 0; index < 20; ++index) {
+      const quire_page made_up = mine >> 32 << 32 | index;
+      if (made_up == mine) continue;
+      const quire_status status = quire_free(f.cache, &made_up, 1);
+      BOOST_TEST((status == QUIRE_E_STALE || status == QUIRE_E_BUSY || status == QUIRE_E_INVALID));
+      busy += status == QUIRE_E_BUSY ? 1U : 0U;
+      QUIRE_FAILS(quire_seal(f.cache, &made_up, 1, nullptr), status);
+      quire_page page = made_up;
+      auto prefix = sized_struct<quire_prefix>();
+      prefix.n = 1;
+      prefix.root = f.root;
+      prefix.keys = keys.data();
+      QUIRE_FAILS(quire_publish(f.cache, lease, &prefix, &page, nullptr, nullptr), status);
+    }
+    f.release(lease);
+    return busy;
+  };
+  BOOST_TEST(refused() == 3u);
+  QUIRE_OK_OR_DIE(quire_seq_commit(f.cache, seq, tokens.data(), 40, nullptr));  // two are published
+  BOOST_TEST(refused() == 1u);
+  QUIRE_OK_OR_DIE(quire_seq_fork(f.cache, seq, nullptr, &fork));
+  QUIRE_OK_OR_DIE(quire_seq_append(f.cache, fork, 1, nullptr, slots.data()));  // takes a copy
+  BOOST_TEST(refused() == 2u);
+  QUIRE_OK_OR_DIE(quire_seq_close(f.cache, seq, nullptr));
+  BOOST_TEST(refused() == 1u);
+  QUIRE_OK_OR_DIE(quire_seq_close(f.cache, fork, nullptr));
+  BOOST_TEST(refused() == 0u);
+  QUIRE_OK_OR_DIE(quire_free(f.cache, &mine, 1));
+  BOOST_TEST(f.stats().pages_private == 0u);
+}
+
 // A failed alloc keeps what it was not given: also where it could not have succeeded.
 BOOST_AUTO_TEST_CASE(promise_5_a_call_that_fails_leaves_the_cache_as_it_was) {
   ApiFixture f(small_config("format=f32,device_pages=8"));

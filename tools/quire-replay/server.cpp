@@ -62,6 +62,15 @@ ReplayCache::ReplayCache(const Trace &trace, const Options &options) {
   touch(options.pages);
 }
 
+// A run that failed leaves leases behind.
+ReplayCache::~ReplayCache() {
+  quire_lease lease = 0;
+  while (cache_ != nullptr && quire_lease_next(cache_, &lease) == QUIRE_OK && lease != 0) {
+    quire_release(cache_, lease, nullptr);
+  }
+  quire_close(cache_);
+}
+
 // Every page is had once and given back. The kernel maps memory at its first touch, about 200 ns a
 // page here, which an engine has behind it when it begins to serve.
 void ReplayCache::touch(uint32_t pages) {

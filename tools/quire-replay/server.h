@@ -27,7 +27,7 @@ class ReplayCache {
   ReplayCache(const Trace &trace, const Options &options);
   ReplayCache(const ReplayCache &) = delete;
   ReplayCache &operator=(const ReplayCache &) = delete;
-  ~ReplayCache() { quire_close(cache_); }
+  ~ReplayCache();
 
   quire_cache *get() const { return cache_; }
   quire_key root(uint32_t space) const { return roots_[space]; }
