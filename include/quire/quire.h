@@ -134,7 +134,7 @@ typedef enum quire_policy {
   QUIRE_POLICY_PRIORITY = 1, /* lowest retention priority first, then oldest */
   /* least worth keeping first: learns from releases how likely pages come back, by how they were
    * used, by the caller's class (retention cls, if any) and by age; priority is ignored. Keeps a
-   * history of pages that are gone, about 115 bytes a page beside the metadata (stats:
+   * history of pages that are gone, up to 130 bytes a page beside the metadata (stats:
    * policy_bytes). Learns in the timer's thread, with QUIRE_NO_TIMER in quire_step. */
   QUIRE_POLICY_HAZARD = 2
 } quire_policy;

@@ -3,12 +3,12 @@
 #define BOOST_TEST_MODULE replay_hazard
 #include <boost/test/unit_test.hpp>
 
-#include <cstdlib>
 #include <filesystem>
-#include <sstream>
+#include <iostream>
 
 #include "support/hazard_oracle.h"
 #include "support/random_trace.h"
+#include "support/shared_trace.h"
 #include "tools/quire-replay/page_keys.h"
 #include "tools/quire-replay/replay.h"
 
@@ -92,29 +92,15 @@ BOOST_AUTO_TEST_CASE(a_request_longer_than_the_cache_and_empty_ones_do_no_harm) 
   BOOST_TEST(check_oracle(trace, 1) > 0u);
 }
 
-Trace shared_trace(const std::string &path) {
-  FILE *pipe = popen(("xz -dc '" + path + "'").c_str(), "r");
-  BOOST_REQUIRE(pipe != nullptr);
-  std::string text;
-  std::vector<char> buffer(1 << 20);
-  for (size_t n; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
-    text.append(buffer.data(), n);
-  BOOST_REQUIRE(pclose(pipe) == 0);
-  std::istringstream in(std::move(text));
-  return parse_trace(in, path, 0);
-}
-
 BOOST_AUTO_TEST_CASE(real_traffic_has_the_hits_of_the_oracle_and_more_than_lru) {
-  const char *folder = std::getenv("QUIRE_SHARED_DATA");
-  const std::string base = folder ? folder : QUIRE_SOURCE_DIR "/../shared/data";
   for (const auto &[name, pages] :
        {std::pair("tau-airline", 143u), std::pair("mooncake-synthetic", 3313u)}) {
-    const std::string path = base + "/traces/" + name + ".jsonl.xz";
+    const std::string path = test::trace_path(name);
     if (!std::filesystem::exists(path)) {
-      BOOST_TEST_MESSAGE("SKIPPED: no " << path);
+      std::cout << "SKIPPED: no " << path << '\n';
       continue;
     }
-    const Trace trace = shared_trace(path);
+    const Trace trace = test::read_trace(name);
     check_oracle(trace, pages);
     Options lru = with_pages(pages);
     lru.policy = QUIRE_POLICY_LRU;

@@ -16,6 +16,7 @@
 #include <sstream>
 
 #include "support/lru_oracle.h"
+#include "support/shared_trace.h"
 #include "tools/quire-replay/belady.h"
 #include "tools/quire-replay/replay.h"
 
@@ -28,23 +29,7 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-std::string trace_path(const std::string &name) {
-  const char *folder = std::getenv("QUIRE_SHARED_DATA");
-  const std::string base = folder ? folder : QUIRE_SOURCE_DIR "/../shared/data";
-  return base + "/traces/" + name + ".jsonl.xz";
-}
-
-Trace read_trace(const std::string &name) {
-  FILE *pipe = popen(("xz -dc '" + trace_path(name) + "'").c_str(), "r");
-  BOOST_REQUIRE(pipe != nullptr);
-  std::string text;
-  std::vector<char> buffer(1 << 20);
-  for (size_t n; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
-    text.append(buffer.data(), n);
-  BOOST_REQUIRE(pclose(pipe) == 0);
-  std::istringstream in(std::move(text));
-  return parse_trace(in, name, 0);
-}
+using test::read_trace;
 
 struct Expected {
   uint32_t pages;
@@ -169,8 +154,8 @@ bool no_boost_setup() {
 
 int main(int argc, char **argv) {
   for (const auto &c : quire::replay::cases())
-    if (!std::filesystem::exists(quire::replay::trace_path(c.trace))) {
-      std::cout << "SKIPPED: no " << quire::replay::trace_path(c.trace)
+    if (!std::filesystem::exists(quire::test::trace_path(c.trace))) {
+      std::cout << "SKIPPED: no " << quire::test::trace_path(c.trace)
                 << " (QUIRE_SHARED_DATA names the folder)\n";
       return 77;
     }
